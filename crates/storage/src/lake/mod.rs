@@ -1,0 +1,391 @@
+//! The lake: tables, hot batches and the log, put together.
+//!
+//! ```text
+//! append ─► admit (budget.rs) ─► log writer, one thread (writer.rs): frame ─► sync ─► hot batches (hot.rs) ─► answer
+//!                                                                                        │
+//! view ◄─ hot batches beyond the snapshot's transaction ∪ snapshot                       ▼
+//!                                             flusher, one task (flusher.rs): segments ─► one commit a table ─► log freed
+//! ```
+//!
+//! Each table commits its own position. Rows beyond a table's position are in the log, so that a start (open.rs) makes them
+//! hot again, table by table.
+
+mod budget;
+mod flusher;
+mod hot;
+mod open;
+mod read_only;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use read_only::ReadOnlyLake;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use spanlake_schema::{Ambient, TableSpec};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::wal::{Log, frame_bytes};
+use crate::{Error, ErrorKind, Position, Result, Snapshot, Store, Table};
+use budget::Budget;
+use hot::{HotBatch, HotStore};
+use tables::Tables;
+use writer::{Bind, Pending, Queue, closed};
+
+/// How a [`Lake`] is opened.
+#[derive(Clone, Debug)]
+pub struct LakeOptions {
+    /// Where the tables lie.
+    pub store: Store,
+    /// Where the write-ahead log lies: always a local directory.
+    pub wal_dir: PathBuf,
+    /// Bytes of log beyond which appends are refused with [`crate::ErrorKind::Full`].
+    pub wal_limit_bytes: u64,
+    /// Bytes of hot batches beyond which appends are refused with [`crate::ErrorKind::Full`].
+    pub hot_limit_bytes: u64,
+    /// How long a row stays hot at most, while the store answers.
+    pub flush_interval: Duration,
+    /// Bytes of hot batches that start a flush before its time.
+    pub flush_bytes: u64,
+    /// Answer appends only after the Delta commit instead of after the log's sync.
+    pub ack_on_commit: bool,
+    /// Clock and randomness.
+    pub ambient: Arc<dyn Ambient>,
+}
+
+/// One request, ready for the log: its bytes to replay, and the rows it made.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What [`Decode`] gets back on recovery beside the payload: who, what, when.
+    pub frame: Frame,
+    /// The request's bytes, decompressed, as they will be decoded again.
+    pub payload: Bytes,
+    /// Rows for each table, by table name, partition column included.
+    pub batches: Vec<(&'static str, RecordBatch)>,
+}
+
+/// What a log frame says about its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The tenant.
+    pub tenant: String,
+    /// What the payload is; ingest's own numbering (1: OTLP traces, protobuf).
+    pub kind: u8,
+    /// When the request arrived, nanoseconds since 1970-01-01.
+    pub received_unix_nano: u64,
+    /// Version of the rules that read the payload.
+    pub rules_version: u32,
+    /// Version of the prices that priced it.
+    pub prices_version: u32,
+}
+
+/// Turns a logged payload back into rows, on recovery.
+pub trait Decode: Send + Sync {
+    /// The rows for each table, equal to what [`Entry::batches`] held.
+    fn decode(&self, frame: &Frame, payload: &Bytes) -> Result<Vec<(&'static str, RecordBatch)>>;
+}
+
+/// One consistent view of a table: a snapshot, and the hot rows beyond it.
+#[derive(Clone, Debug)]
+pub struct TableView {
+    /// The table.
+    pub table: Arc<Table>,
+    /// What is committed.
+    pub snapshot: Arc<Snapshot>,
+    /// Rows beyond the snapshot's log position, partition column included, in the table's schema.
+    pub hot: Vec<RecordBatch>,
+}
+
+/// Where queries get their tables from: a running lake, or a store at rest.
+#[async_trait]
+pub trait TableSource: Send + Sync + std::fmt::Debug {
+    /// The tables of a tenant.
+    fn tables(&self, tenant: &str) -> Vec<&'static TableSpec>;
+
+    /// One consistent view of a table. `None` where there is no such table.
+    async fn view(&self, tenant: &str, table: &str) -> Result<Option<TableView>>;
+}
+
+/// Counters and gauges of a lake.
+#[derive(Clone, Debug, Default)]
+pub struct LakeStats {
+    /// Rows waiting in memory for their flush.
+    pub hot_rows: u64,
+    /// Their bytes.
+    pub hot_bytes: u64,
+    /// Bytes of log not yet freed.
+    pub wal_bytes: u64,
+    /// Frames appended and synced.
+    pub wal_frames_total: u64,
+    /// Syncs of the log.
+    pub wal_syncs_total: u64,
+    /// Time spent in syncs.
+    pub wal_sync_seconds_total: f64,
+    /// The last durable position.
+    pub position: Position,
+    /// The position that every table has committed.
+    pub committed_position: Position,
+    /// Flushes that ended well.
+    pub flushes_total: u64,
+    /// Flushes that failed and are tried again.
+    pub flush_failures_total: u64,
+    /// Time spent encoding and writing segments.
+    pub flush_seconds_total: f64,
+    /// Time spent in commits.
+    pub commit_seconds_total: f64,
+    /// Rows committed.
+    pub committed_rows_total: u64,
+    /// Bytes of segments committed.
+    pub committed_bytes_total: u64,
+    /// The last flush error, while it lasts.
+    pub last_flush_error: Option<String>,
+}
+
+/// What the parts of a lake share.
+#[derive(Debug)]
+struct Shared {
+    options: LakeOptions,
+    /// Under which the tables know the positions of this log.
+    app_id: String,
+    /// Of this writer id, how many times the log was opened.
+    epoch: u64,
+    tables: Tables,
+    hot: HotStore,
+    log_budget: Arc<Budget>,
+    queue: Queue,
+    counters: Counters,
+    progress: watch::Sender<Progress>,
+    /// Wakes the flusher when the first frame after a flush, or enough bytes, are there.
+    flush_wanted: Notify,
+    merge_wanted: Notify,
+}
+
+/// What has been committed, for those who wait for it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    committed: Position,
+    ended: bool,
+}
+
+#[derive(Debug, Default)]
+struct Counters(Mutex<LakeStats>);
+
+impl Counters {
+    fn update(&self, update: impl FnOnce(&mut LakeStats)) {
+        update(&mut self.0.lock());
+    }
+}
+
+impl Shared {
+    /// How long frames wait for their flush.
+    fn flush_interval(&self) -> Duration {
+        // Who waits for the commit waits no longer than it takes to gather a group.
+        const ACK_ON_COMMIT: Duration = Duration::from_millis(200);
+        let interval = self.options.flush_interval;
+        if self.options.ack_on_commit { interval.min(ACK_ON_COMMIT) } else { interval }
+    }
+
+    fn wake_after_push(&self) {
+        self.flush_wanted.notify_one();
+        if self.hot.wants_merging() {
+            self.merge_wanted.notify_one();
+        }
+    }
+
+    /// Tells everyone what is committed by now, and frees the log up to there.
+    fn publish_progress(&self) -> Position {
+        let committed = self.hot.committed_position();
+        self.progress.send_if_modified(|progress| {
+            let grown = committed > progress.committed;
+            progress.committed = progress.committed.max(committed);
+            grown
+        });
+        self.queue.release(committed);
+        committed
+    }
+}
+
+/// Tables, hot batches and the log of this process.
+///
+/// Dropping a lake without [`Lake::shutdown`] loses nothing: what was not committed is in the log.
+pub struct Lake {
+    shared: Arc<Shared>,
+    flushes: mpsc::UnboundedSender<oneshot::Sender<Result<Position>>>,
+    running: Mutex<Option<Running>>,
+}
+
+/// What ends with the lake.
+#[derive(Debug)]
+struct Running {
+    log_writer: JoinHandle<Log>,
+    tasks: JoinSet<()>,
+}
+
+impl std::fmt::Debug for Lake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (store, wal_dir) = (self.shared.options.store.url(), &self.shared.options.wal_dir);
+        f.debug_struct("Lake").field("store", &store).field("wal_dir", wal_dir).finish_non_exhaustive()
+    }
+}
+
+impl Lake {
+    /// Opens store and log, replays what no commit holds yet, and starts the log writer and the flusher.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where the log belongs to another store, is open elsewhere or was written by a newer version;
+    /// [`ErrorKind::Corrupt`] where it is damaged; [`ErrorKind::Retry`] where store or disk cannot be reached.
+    pub async fn open(options: LakeOptions, decoder: Arc<dyn Decode>) -> Result<Arc<Self>> {
+        open::open(options, decoder, Arc::new(crate::wal::LocalDisk)).await
+    }
+
+    /// Makes an entry durable and visible. Returns its position after the log is synced (or, with `ack_on_commit`,
+    /// after its commit). Where the future is dropped, the entry may be stored or not.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] at a bound; [`ErrorKind::Retry`] where the log or a new tenant's tables could not be written;
+    /// [`ErrorKind::Invalid`] where the rows do not fit the tables; [`ErrorKind::Closed`] during shutdown. In all of these
+    /// nothing is stored, except that with `ack_on_commit` an entry whose commit was not waited for is in the log.
+    pub async fn append(&self, entry: Entry) -> Result<Position> {
+        let shared = &self.shared;
+        shared.queue.check_open()?;
+        self.ensure_tenant(&entry.frame.tenant).await?;
+        let rows = shared.tables.check(&entry)?;
+        let (hot_bytes, payload_bytes) = (rows.iter().map(|rows| rows.bytes).sum::<u64>(), entry.payload.len());
+        let mut in_memory = shared.hot.budget.reserve(hot_bytes + payload_bytes as u64)?;
+        let in_flight = in_memory.split(payload_bytes as u64);
+        let in_log = shared.log_budget.reserve(frame_bytes(&entry.frame, payload_bytes))?;
+        let (answer, answered) = oneshot::channel();
+        let (frame, payload, reserved) = (entry.frame, entry.payload, [in_memory, in_log]);
+        shared.queue.append(Pending { frame, payload, rows, reserved, in_flight, answer })?;
+        let position = answered.await.map_err(|_| closed())??;
+        if shared.options.ack_on_commit {
+            self.committed(position).await?;
+        }
+        Ok(position)
+    }
+
+    async fn committed(&self, position: Position) -> Result<()> {
+        let mut progress = self.shared.progress.subscribe();
+        let reached = progress.wait_for(|progress| progress.committed >= position || progress.ended).await;
+        match reached {
+            Ok(progress) if progress.committed >= position => Ok(()),
+            _ => Err(closed()),
+        }
+    }
+
+    /// Makes the tables of a tenant that appears for the first time.
+    async fn ensure_tenant(&self, tenant: &str) -> Result<()> {
+        let shared = &self.shared;
+        if shared.tables.has(tenant) {
+            return Ok(());
+        }
+        let opened = shared.tables.create(tenant).await?;
+        let (answer, answered) = oneshot::channel();
+        // The log has to know the tables before it holds rows for them.
+        shared.queue.bind(Bind { tables: opened.ids(), answer })?;
+        answered.await.map_err(|_| closed())??;
+        shared.tables.publish(opened);
+        Ok(())
+    }
+
+    /// A table of this lake, for committing to it directly (rollups).
+    pub fn table(&self, tenant: &str, name: &str) -> Option<Arc<Table>> {
+        self.shared.tables.get(tenant, name)
+    }
+
+    /// Writes and commits all that is hot now. Returns the committed position.
+    ///
+    /// # Errors
+    /// As of the store, where a commit fails. The rows stay hot, and the flusher tries again by itself.
+    pub async fn flush(&self) -> Result<Position> {
+        let (answer, answered) = oneshot::channel();
+        self.flushes.send(answer).map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> LakeStats {
+        let shared = &self.shared;
+        let mut stats = shared.counters.0.lock().clone();
+        (stats.hot_rows, stats.hot_bytes) = shared.hot.rows_and_bytes();
+        stats.wal_bytes = shared.log_budget.used_bytes();
+        stats.position = shared.hot.last_position();
+        stats.committed_position = shared.progress.borrow().committed;
+        stats
+    }
+
+    /// Stops taking appends, flushes, commits, and closes the log. Returns an error where something could not be
+    /// committed; the log then still holds it.
+    pub async fn shutdown(&self) -> Result<()> {
+        self.shared.queue.close();
+        let Some(Running { log_writer, mut tasks }) = self.running.lock().take() else { return Ok(()) };
+        // All that was accepted is logged and visible once the log writer has ended, and only then flushed.
+        let ended = tokio::task::spawn_blocking(move || log_writer.join()).await;
+        let flushed = self.flush().await;
+        tasks.shutdown().await;
+        self.shared.progress.send_modify(|progress| progress.ended = true);
+        let Ok(Ok(mut log)) = ended else {
+            return Err(Error::new(ErrorKind::Closed, "the log writer ended by a panic, its log was left as it is"));
+        };
+        let shared = Arc::clone(&self.shared);
+        let closing = tokio::task::spawn_blocking(move || {
+            writer::release(&mut log, &shared, shared.hot.committed_position());
+            log.close()
+        });
+        closing.await.map_err(|_| closed())??;
+        flushed.map(|_| ())
+    }
+}
+
+impl Drop for Lake {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        self.shared.progress.send_modify(|progress| progress.ended = true);
+        if let Some(Running { log_writer, tasks }) = self.running.lock().take() {
+            drop(tasks);
+            // Afterwards the log's lock is free again.
+            if log_writer.join().is_err() {
+                tracing::error!("the log writer ended by a panic");
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl TableSource for Lake {
+    fn tables(&self, tenant: &str) -> Vec<&'static TableSpec> {
+        self.shared.tables.specs(tenant)
+    }
+
+    async fn view(&self, tenant: &str, table: &str) -> Result<Option<TableView>> {
+        Ok(self.shared.view(tenant, table))
+    }
+}
+
+impl Shared {
+    /// Hot batches first, then the snapshot: what a commit takes out of the former between the two is in the latter.
+    fn view(&self, tenant: &str, table: &str) -> Option<TableView> {
+        let hot = self.hot.batches(tenant, table);
+        let table = self.tables.get(tenant, table)?;
+        let snapshot = table.snapshot();
+        let committed = self.committed_in(&snapshot);
+        let beyond = |batch: &Arc<HotBatch>| (batch.first > committed).then(|| batch.batch.clone());
+        let hot = hot.iter().filter_map(beyond).collect();
+        Some(TableView { table, snapshot, hot })
+    }
+
+    /// Up to which position of this log a snapshot holds all rows of its table.
+    fn committed_in(&self, snapshot: &Snapshot) -> Position {
+        snapshot.transactions.get(&self.app_id).map_or(0, |version| u64::try_from(*version).unwrap_or(0))
+    }
+}

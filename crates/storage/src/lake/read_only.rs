@@ -1,0 +1,45 @@
+//! A store at rest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use spanlake_schema::{DEFAULT_TENANT, TABLES, TableSpec};
+
+use super::{TableSource, TableView};
+use crate::{Result, Store, Table};
+
+/// A store at rest, read without a log: committed rows only.
+#[derive(Debug)]
+pub struct ReadOnlyLake {
+    tenants: BTreeMap<String, BTreeMap<&'static str, Arc<Table>>>,
+}
+
+impl ReadOnlyLake {
+    /// Opens what tables the store has; writes nothing.
+    ///
+    /// # Errors
+    /// As of the store.
+    pub async fn open(store: Store) -> Result<Self> {
+        let mut tables = BTreeMap::new();
+        for spec in TABLES {
+            if let Some(table) = Table::open(&store, DEFAULT_TENANT, spec).await? {
+                tables.insert(spec.name, Arc::new(table));
+            }
+        }
+        Ok(Self { tenants: BTreeMap::from([(DEFAULT_TENANT.to_owned(), tables)]) })
+    }
+}
+
+#[async_trait]
+impl TableSource for ReadOnlyLake {
+    fn tables(&self, tenant: &str) -> Vec<&'static TableSpec> {
+        self.tenants.get(tenant).map(|tables| tables.values().map(|table| table.spec()).collect()).unwrap_or_default()
+    }
+
+    async fn view(&self, tenant: &str, table: &str) -> Result<Option<TableView>> {
+        let Some(table) = self.tenants.get(tenant).and_then(|tables| tables.get(table)) else { return Ok(None) };
+        let snapshot = table.refresh().await?;
+        Ok(Some(TableView { table: Arc::clone(table), snapshot, hot: Vec::new() }))
+    }
+}

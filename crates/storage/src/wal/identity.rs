@@ -1,0 +1,171 @@
+//! Whose log it is: the lock and the identity file.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{IoSlice, Read, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::{Disk, write_all_at};
+use super::segment::newer_version;
+use super::{FORMAT_VERSION, LogOptions};
+use crate::{Error, ErrorKind, Position, Result};
+
+const FILE: &str = "identity";
+const MAGIC: &str = "spanlake-write-ahead-log";
+
+/// What ties a log to one store and one line of positions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The store's URL.
+    pub store_url: String,
+    /// `tenant/table` to the id in the table's Delta metadata.
+    pub tables: BTreeMap<String, String>,
+    /// 128 random bits, 32 hex digits: who commits.
+    pub writer_id: String,
+    /// The writer id before, while segments of it may be left.
+    pub previous_writer_id: Option<String>,
+    /// Grows each time the log is opened.
+    pub epoch: u64,
+    /// All frames up to here were committed when the identity was written; later ones may be.
+    pub committed_position: Position,
+}
+
+impl Identity {
+    pub(super) fn new(options: &LogOptions) -> Self {
+        Self {
+            store_url: options.store_url.clone(),
+            tables: BTreeMap::new(),
+            writer_id: format!("{:032x}", options.ambient.random_u128()),
+            previous_writer_id: None,
+            epoch: 0,
+            committed_position: 0,
+        }
+    }
+
+    /// The identity in a log directory; `None` where the directory holds none yet.
+    pub(super) fn load(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                let message = format!("cannot read write-ahead log identity {}", path.display());
+                return Err(Error::new(ErrorKind::Retry, message).with_source(error));
+            }
+        };
+        let corrupt = |what: String| {
+            Error::new(ErrorKind::Corrupt, format!("write-ahead log identity {}: {what}", path.display()))
+        };
+        let (head, body) = text.split_once('\n').unwrap_or((&text, ""));
+        let mut words = head.split(' ');
+        if words.next() != Some(MAGIC) {
+            return Err(corrupt(format!("does not begin with {MAGIC}")));
+        }
+        let version: u32 = words
+            .next()
+            .and_then(|word| word.parse().ok())
+            .ok_or_else(|| corrupt("names no format version".to_owned()))?;
+        if version > FORMAT_VERSION {
+            return Err(newer_version(&path, version));
+        }
+        let crc = words.next().and_then(|word| u32::from_str_radix(word, 16).ok());
+        if crc != Some(crc32c::crc32c(body.as_bytes())) {
+            return Err(corrupt("its checksum does not match".to_owned()));
+        }
+        let identity = serde_json::from_str(body).map_err(|error| corrupt(error.to_string()))?;
+        Ok(Some(identity))
+    }
+
+    /// Replaces the identity of a log directory, durably and whole.
+    pub(super) fn save(&self, dir: &Path, disk: &dyn Disk) -> Result<()> {
+        let body = serde_json::to_string_pretty(self).map_err(|error| {
+            Error::new(ErrorKind::Invalid, "cannot write the write-ahead log's identity as json").with_source(error)
+        })?;
+        let text = format!("{MAGIC} {FORMAT_VERSION} {:08x}\n{body}", crc32c::crc32c(body.as_bytes()));
+        let fresh = dir.join("identity.new");
+        let write = || {
+            let mut file = disk.create(&fresh, 0)?;
+            write_all_at(file.as_mut(), &mut [IoSlice::new(text.as_bytes())], 0)?;
+            file.sync()?;
+            disk.rename(&fresh, &dir.join(FILE))?;
+            disk.sync_dir(dir)
+        };
+        write().map_err(|error: std::io::Error| {
+            let message = format!("cannot write write-ahead log identity {}", dir.join(FILE).display());
+            Error::new(ErrorKind::Retry, message).with_source(error)
+        })
+    }
+
+    /// Notes which Delta table a name stands for, or finds that the log is another table's.
+    pub(super) fn bind(&mut self, dir: &Path, table: &str, id: &str) -> Result<()> {
+        match self.tables.get(table) {
+            None => {
+                self.tables.insert(table.to_owned(), id.to_owned());
+                Ok(())
+            }
+            Some(known) if known == id => Ok(()),
+            Some(known) => {
+                let message = format!(
+                    "write-ahead log {} belongs to table {table} with id {known}, the store {} has one with id {id}: \
+                     give the log its own store, or move the log directory away to begin a new one",
+                    dir.display(),
+                    self.store_url
+                );
+                Err(Error::new(ErrorKind::Invalid, message))
+            }
+        }
+    }
+
+    /// The writer id as a number, for checksums.
+    pub(super) fn writer_number(&self) -> Result<u128> {
+        parse_writer_id(&self.writer_id)
+    }
+
+    /// The writer id before, as a number.
+    pub(super) fn previous_writer_number(&self) -> Result<Option<u128>> {
+        self.previous_writer_id.as_deref().map(parse_writer_id).transpose()
+    }
+}
+
+fn parse_writer_id(text: &str) -> Result<u128> {
+    u128::from_str_radix(text, 16).map_err(|error| {
+        let message = format!("write-ahead log identity: writer id {text} is not a hexadecimal number");
+        Error::new(ErrorKind::Corrupt, message).with_source(error)
+    })
+}
+
+/// Held while a process has the log open. The operating system lets it go when the process ends, however it ends.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "closing the file is what lets the lock go")] File);
+
+impl Lock {
+    pub(super) fn take(dir: &Path) -> Result<Self> {
+        let path = dir.join("lock");
+        let failed = |error: std::io::Error| {
+            let message = format!("cannot lock write-ahead log directory {}", dir.display());
+            Error::new(ErrorKind::Invalid, message).with_source(error)
+        };
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // The holder may not have written its id yet; the lock is what counts.
+                let _ = file.read_to_string(&mut holder);
+                let holder = if holder.trim().is_empty() { "unknown" } else { holder.trim() };
+                let message = format!(
+                    "write-ahead log directory {} is in use by process {holder}: stop it, or give this one another \
+                     wal_dir",
+                    dir.display()
+                );
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+        Ok(Self(file))
+    }
+}
