@@ -1,0 +1,388 @@
+//! Plain columns that grow row by row and become Arrow arrays without a copy.
+//!
+//! A column is only touched by rows that have a value for it: [`Text::set`] and its kin fill the gap since the last
+//! value with NULLs. Most of the ninety columns of `spans` are NULL in most rows, so this is most of their cost.
+//! UTF-8 is checked once a column, when it is finished.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int64Array, ListArray, MapArray, StringArray,
+    StructArray, TimestampMicrosecondArray, new_null_array,
+};
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::{DataType, Field};
+
+/// One bit a row: whether the row has a value.
+#[derive(Clone, Debug, Default)]
+struct Present {
+    bits: Vec<u8>,
+    count: usize,
+}
+
+impl Present {
+    #[inline]
+    fn set(&mut self, row: usize) {
+        let byte = row / 8;
+        if byte >= self.bits.len() {
+            self.bits.resize(byte + 1, 0);
+        }
+        self.bits[byte] |= 1 << (row % 8);
+        self.count += 1;
+    }
+
+    fn finish(mut self, rows: usize) -> Option<NullBuffer> {
+        if self.count == rows {
+            return None;
+        }
+        self.bits.resize(rows.div_ceil(8), 0);
+        let bits = BooleanBuffer::new(Buffer::from_vec(self.bits), 0, rows);
+        Some(NullBuffer::new(bits))
+    }
+}
+
+/// Text, or NULL.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Text {
+    data: Vec<u8>,
+    ends: Vec<i32>,
+    present: Present,
+}
+
+/// Where invalid UTF-8 was replaced: indices of values.
+pub(crate) type Repaired = Vec<usize>;
+
+impl Text {
+    pub(crate) fn with_capacity(rows: usize, bytes: usize) -> Self {
+        let mut ends = Vec::with_capacity(rows + 1);
+        ends.push(0);
+        Self { data: Vec::with_capacity(bytes), ends, present: Present::default() }
+    }
+
+    /// Values so far, NULLs included.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len().saturating_sub(1)
+    }
+
+    #[inline]
+    fn pad(&mut self, row: usize) {
+        if self.ends.len() <= row {
+            let end = self.ends.last().copied().unwrap_or(0);
+            self.ends.resize(row + 1, end);
+        }
+    }
+
+    #[inline]
+    fn close(&mut self) {
+        self.ends.push(self.data.len() as i32);
+    }
+
+    /// Sets the value of a row beyond all rows set before.
+    #[inline]
+    pub(crate) fn set(&mut self, row: usize, value: &[u8]) {
+        self.pad(row);
+        self.data.extend_from_slice(value);
+        self.close();
+        self.present.set(row);
+    }
+
+    /// Sets the value of a row to what `write` appends.
+    #[inline]
+    pub(crate) fn set_with(&mut self, row: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        self.pad(row);
+        write(&mut self.data);
+        self.close();
+        self.present.set(row);
+    }
+
+    /// Appends a value.
+    #[inline]
+    pub(crate) fn push(&mut self, value: &[u8]) {
+        let row = self.len();
+        self.set(row, value);
+    }
+
+    /// Appends all values of another column, their bytes in one copy.
+    fn append(&mut self, other: &Text) {
+        let rows = self.len();
+        self.pad(rows);
+        let base = self.data.len() as i32;
+        self.data.extend_from_slice(&other.data);
+        self.ends.extend(other.ends.iter().skip(1).map(|end| base + end));
+        if other.present.count == other.len() {
+            (rows..rows + other.len()).for_each(|row| self.present.set(row));
+        } else {
+            for row in 0..other.len() {
+                if other.present.bits.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1) {
+                    self.present.set(rows + row);
+                }
+            }
+        }
+    }
+
+    fn finish_string(mut self, rows: usize, repaired: &mut Repaired) -> StringArray {
+        self.pad(rows);
+        let nulls = self.present.finish(rows);
+        let ends = OffsetBuffer::new(ScalarBuffer::from(self.ends));
+        let data = Buffer::from_vec(self.data);
+        match StringArray::try_new(ends.clone(), data.clone(), nulls.clone()) {
+            Ok(array) => array,
+            Err(_) => repair(&ends, &data, nulls.as_ref(), repaired),
+        }
+    }
+
+    pub(crate) fn finish(self, rows: usize, repaired: &mut Repaired) -> ArrayRef {
+        if self.present.count == 0 {
+            return new_null_array(&DataType::Utf8, rows);
+        }
+        Arc::new(self.finish_string(rows, repaired))
+    }
+
+    /// A column that has a value in every row, however few the rows.
+    pub(crate) fn finish_required(self, rows: usize, repaired: &mut Repaired) -> ArrayRef {
+        Arc::new(self.finish_string(rows, repaired))
+    }
+}
+
+/// The slow path: values with invalid UTF-8 get U+FFFD in place of what is invalid.
+#[cold]
+fn repair(ends: &OffsetBuffer<i32>, data: &[u8], nulls: Option<&NullBuffer>, repaired: &mut Repaired) -> StringArray {
+    let values = ends.windows(2).enumerate().map(|(index, pair)| {
+        if nulls.is_some_and(|nulls| nulls.is_null(index)) {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&data[pair[0] as usize..pair[1] as usize]);
+        if matches!(text, std::borrow::Cow::Owned(_)) {
+            repaired.push(index);
+        }
+        Some(text)
+    });
+    values.collect()
+}
+
+/// Values of a fixed width, or NULL.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fixed<T> {
+    values: Vec<T>,
+    present: Present,
+}
+
+impl<T: Copy + Default> Fixed<T> {
+    pub(crate) fn with_capacity(rows: usize) -> Self {
+        Self { values: Vec::with_capacity(rows), present: Present::default() }
+    }
+
+    /// Sets the value of a row beyond all rows set before.
+    #[inline]
+    pub(crate) fn set(&mut self, row: usize, value: T) {
+        if self.values.len() < row {
+            self.values.resize(row, T::default());
+        }
+        self.values.push(value);
+        self.present.set(row);
+    }
+
+    /// Changes the value of a row set before.
+    pub(crate) fn update(&mut self, row: usize, change: impl FnOnce(T) -> T) {
+        if let Some(value) = self.values.get_mut(row) {
+            *value = change(*value);
+        }
+    }
+
+    fn parts(mut self, rows: usize) -> (Vec<T>, Option<NullBuffer>) {
+        self.values.resize(rows, T::default());
+        let nulls = self.present.finish(rows);
+        (self.values, nulls)
+    }
+}
+
+impl Fixed<i64> {
+    pub(crate) fn finish(self, rows: usize) -> ArrayRef {
+        if self.present.count == 0 {
+            return new_null_array(&DataType::Int64, rows);
+        }
+        let (values, nulls) = self.parts(rows);
+        Arc::new(Int64Array::new(values.into(), nulls))
+    }
+
+    /// A column that has a value in every row, however few the rows.
+    pub(crate) fn finish_required(self, rows: usize) -> ArrayRef {
+        let (values, nulls) = self.parts(rows);
+        Arc::new(Int64Array::new(values.into(), nulls))
+    }
+
+    pub(crate) fn finish_timestamp(self, rows: usize) -> ArrayRef {
+        let (values, nulls) = self.parts(rows);
+        Arc::new(TimestampMicrosecondArray::new(values.into(), nulls).with_timezone("UTC"))
+    }
+}
+
+impl Fixed<f64> {
+    pub(crate) fn finish(self, rows: usize) -> ArrayRef {
+        if self.present.count == 0 {
+            return new_null_array(&DataType::Float64, rows);
+        }
+        let (values, nulls) = self.parts(rows);
+        Arc::new(Float64Array::new(values.into(), nulls))
+    }
+}
+
+impl Fixed<bool> {
+    pub(crate) fn finish(self, rows: usize) -> ArrayRef {
+        let (values, nulls) = self.parts(rows);
+        Arc::new(BooleanArray::new(BooleanBuffer::from(values), nulls))
+    }
+}
+
+impl Fixed<i128> {
+    /// `DECIMAL(18,12)`: values are units of 1e-12.
+    pub(crate) fn finish_usd(self, rows: usize) -> ArrayRef {
+        let data_type = spanlake_schema::ColumnType::Usd.arrow_type();
+        if self.present.count == 0 {
+            return new_null_array(&data_type, rows);
+        }
+        let (values, nulls) = self.parts(rows);
+        Arc::new(Decimal128Array::new(values.into(), nulls).with_data_type(data_type))
+    }
+}
+
+/// Lists of text, or NULL.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TextList {
+    items: Text,
+    ends: Vec<i32>,
+    present: Present,
+}
+
+impl TextList {
+    /// Appends an item to the list of the row that [`TextList::close`] ends.
+    pub(crate) fn push_item(&mut self, value: &[u8]) {
+        self.items.push(value);
+    }
+
+    /// Ends the list of a row beyond all rows set before.
+    pub(crate) fn close(&mut self, row: usize) {
+        let before = self.ends.last().copied().unwrap_or(0);
+        self.ends.resize(row + 1, before);
+        self.ends.push(self.items.len() as i32);
+        self.present.set(row);
+    }
+
+    pub(crate) fn finish(mut self, rows: usize, repaired: &mut Repaired) -> ArrayRef {
+        let data_type = spanlake_schema::ColumnType::TextList.arrow_type();
+        if self.present.count == 0 {
+            return new_null_array(&data_type, rows);
+        }
+        let end = self.ends.last().copied().unwrap_or(0);
+        self.ends.resize(rows + 1, end);
+        let DataType::List(field) = data_type else { unreachable!("a text list is a list") };
+        let ends = OffsetBuffer::new(ScalarBuffer::from(self.ends));
+        let items = self.items.len();
+        let mut bad = Repaired::new();
+        let items = Arc::new(self.items.finish_string(items, &mut bad));
+        repaired.extend(rows_of(&ends, &bad));
+        Arc::new(ListArray::new(field, ends, items, self.present.finish(rows)))
+    }
+}
+
+/// The rows whose lists hold the given items.
+fn rows_of(ends: &OffsetBuffer<i32>, items: &[usize]) -> Vec<usize> {
+    items.iter().map(|&item| ends.partition_point(|&end| end as usize <= item) - 1).collect()
+}
+
+/// Attribute keys and values of rows, or NULL.
+#[derive(Clone, Debug)]
+pub(crate) struct TextMap {
+    keys: Text,
+    values: Text,
+    ends: Vec<i32>,
+    present: Present,
+}
+
+impl Default for TextMap {
+    fn default() -> Self {
+        Self::with_capacity(0, 0)
+    }
+}
+
+impl TextMap {
+    pub(crate) fn with_capacity(rows: usize, bytes: usize) -> Self {
+        let mut ends = Vec::with_capacity(rows + 1);
+        ends.push(0);
+        Self {
+            keys: Text::with_capacity(rows * 8, bytes / 3),
+            values: Text::with_capacity(rows * 8, bytes),
+            ends,
+            present: Present::default(),
+        }
+    }
+
+    /// Appends a key; its value must follow.
+    #[inline]
+    pub(crate) fn push_key(&mut self, key: &[u8]) {
+        self.keys.push(key);
+    }
+
+    /// Appends the value that `write` appends, or NULL where it returns false.
+    #[inline]
+    pub(crate) fn push_value_with<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<bool, E>) -> Result<(), E> {
+        let row = self.values.len();
+        if write(&mut self.values.data)? {
+            self.values.present.set(row);
+        }
+        self.values.close();
+        Ok(())
+    }
+
+    /// Ends the map of a row beyond all rows set before.
+    #[inline]
+    pub(crate) fn close(&mut self, row: usize) {
+        let before = self.ends.last().copied().unwrap_or(0);
+        self.ends.resize(row + 1, before);
+        self.ends.push(self.keys.len() as i32);
+        self.present.set(row);
+    }
+
+    /// Appends the entries of a map of one row and ends the row.
+    pub(crate) fn set_copy(&mut self, row: usize, template: &TextMap) {
+        self.keys.append(&template.keys);
+        self.values.append(&template.values);
+        self.close(row);
+    }
+
+    /// The map array, never shorter than the rows set.
+    pub(crate) fn finish(mut self, rows: usize, repaired: &mut Repaired) -> MapArray {
+        let end = self.ends.last().copied().unwrap_or(0);
+        self.ends.resize(rows + 1, end);
+        let ends = OffsetBuffer::new(ScalarBuffer::from(self.ends));
+        let entries = self.keys.len();
+        let mut bad = Repaired::new();
+        let keys = self.keys.finish_string(entries, &mut bad);
+        let values = self.values.finish_string(entries, &mut bad);
+        repaired.extend(rows_of(&ends, &bad));
+        let DataType::Map(field, _) = spanlake_schema::ColumnType::TextMap.arrow_type() else {
+            unreachable!("a text map is a map")
+        };
+        let DataType::Struct(fields) = field.data_type() else { unreachable!("map entries are structs") };
+        let entries = StructArray::new(fields.clone(), vec![Arc::new(keys), Arc::new(values)], None);
+        MapArray::new(Arc::clone(&field), ends, entries, self.present.finish(rows), false)
+    }
+}
+
+/// Lists of structs, never NULL: events and links.
+pub(crate) fn finish_structs(
+    element: &Arc<Field>,
+    ends: Vec<i32>,
+    columns: Vec<ArrayRef>,
+    bad_items: &[usize],
+    repaired: &mut Repaired,
+) -> ArrayRef {
+    let DataType::Struct(fields) = element.data_type() else { unreachable!("events and links are structs") };
+    let ends = OffsetBuffer::new(ScalarBuffer::from(ends));
+    repaired.extend(rows_of(&ends, bad_items));
+    let length = columns.first().map_or(0, |column| column.len());
+    let items = StructArray::try_new_with_length(fields.clone(), columns, None, length);
+    let items = items.unwrap_or_else(|error| unreachable!("struct columns agree in type and length: {error}"));
+    Arc::new(ListArray::new(Arc::clone(element), ends, Arc::new(items), None))
+}

@@ -1,0 +1,199 @@
+//! Where spans come from: their resource and scope, rendered once and copied to each span.
+
+use crate::columns::TextMap;
+use crate::span_columns::{SpanColumns, slot};
+use crate::value::{Attribute, Value, ValueWriter};
+use crate::walk::write_attribute;
+use crate::wire::{Reader, WireError};
+
+/// The resource and scope of the spans that follow.
+#[derive(Debug, Default)]
+pub(crate) struct Origin<'a> {
+    pub(crate) resource_schema_url: &'a [u8],
+    pub(crate) scope_schema_url: &'a [u8],
+    resource: Option<Attributes>,
+    service_name: Option<Vec<u8>>,
+    environment: Option<&'a [u8]>,
+    environment_is_current: bool,
+    entity_refs: Vec<EntityRef>,
+    scope: Option<Attributes>,
+    scope_name: &'a [u8],
+    scope_version: &'a [u8],
+}
+
+/// Rendered attributes.
+#[derive(Debug, Default)]
+struct Attributes {
+    map: TextMap,
+    symbols: Vec<u8>,
+    dropped: u32,
+}
+
+impl Attributes {
+    fn end(&mut self, writer: &mut ValueWriter) {
+        self.map.close(0);
+        writer.finish_types(&mut self.symbols);
+    }
+}
+
+#[derive(Debug, Default, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EntityRef {
+    schema_url: String,
+    r#type: String,
+    id_keys: Vec<String>,
+    description_keys: Vec<String>,
+}
+
+impl<'a> Origin<'a> {
+    /// Reads a `Resource` message; a second one adds to the first, as protobuf merges messages.
+    pub(crate) fn read_resource(
+        &mut self,
+        parent: &Reader<'a>,
+        bytes: &'a [u8],
+        writer: &mut ValueWriter,
+    ) -> Result<(), WireError> {
+        let mut reader = parent.inner(bytes, "Resource");
+        let mut resource = self.resource.take().unwrap_or_default();
+        while let Some((field, wire)) = reader.next()? {
+            match field {
+                1 => {
+                    let attribute = Attribute::read(&reader, reader.bytes(wire)?)?;
+                    self.note(attribute);
+                    write_attribute(writer, &reader, attribute, &mut resource.map, &mut resource.symbols)?;
+                }
+                2 => resource.dropped = reader.integer(wire)? as u32,
+                3 => self.entity_refs.push(read_entity_ref(reader.inner(reader.bytes(wire)?, "EntityRef"))?),
+                _ => {}
+            }
+        }
+        self.resource = Some(resource);
+        Ok(())
+    }
+
+    /// Takes the facts that have columns of their own. The first of equal keys counts.
+    fn note(&mut self, attribute: Attribute<'a>) {
+        match (attribute.key, attribute.value) {
+            (b"service.name", Value::String(name)) if self.service_name.is_none() => {
+                self.service_name = Some(name.to_vec());
+            }
+            (b"service.name", Value::Int(number)) if self.service_name.is_none() => {
+                self.service_name = Some(number.to_string().into_bytes());
+            }
+            (b"deployment.environment.name", Value::String(name)) if !self.environment_is_current => {
+                self.environment = Some(name);
+                self.environment_is_current = true;
+            }
+            (b"deployment.environment", Value::String(name)) if self.environment.is_none() => {
+                self.environment = Some(name);
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends the resource: its spans follow.
+    pub(crate) fn end_resource(&mut self, writer: &mut ValueWriter) {
+        if let Some(resource) = &mut self.resource {
+            resource.end(writer);
+        }
+    }
+
+    /// Forgets the scope before the next one.
+    pub(crate) fn clear_scope(&mut self) {
+        self.scope = None;
+        self.scope_name = &[];
+        self.scope_version = &[];
+        self.scope_schema_url = &[];
+    }
+
+    /// Reads an `InstrumentationScope` message.
+    pub(crate) fn read_scope(
+        &mut self,
+        parent: &Reader<'a>,
+        bytes: &'a [u8],
+        writer: &mut ValueWriter,
+    ) -> Result<(), WireError> {
+        let mut reader = parent.inner(bytes, "InstrumentationScope");
+        let mut scope = self.scope.take().unwrap_or_default();
+        while let Some((field, wire)) = reader.next()? {
+            match field {
+                1 => self.scope_name = reader.bytes(wire)?,
+                2 => self.scope_version = reader.bytes(wire)?,
+                3 => {
+                    let attribute = Attribute::read(&reader, reader.bytes(wire)?)?;
+                    write_attribute(writer, &reader, attribute, &mut scope.map, &mut scope.symbols)?;
+                }
+                4 => scope.dropped = reader.integer(wire)? as u32,
+                _ => {}
+            }
+        }
+        self.scope = Some(scope);
+        Ok(())
+    }
+
+    /// Ends the scope: its spans follow.
+    pub(crate) fn end_scope(&mut self, writer: &mut ValueWriter) {
+        if let Some(scope) = &mut self.scope {
+            scope.end(writer);
+        }
+    }
+
+    /// Writes the columns of resource and scope for the current row.
+    pub(crate) fn write(&self, columns: &mut SpanColumns) {
+        let row = columns.rows;
+        let mut text = |at: usize, value: &[u8]| {
+            if !value.is_empty() {
+                columns.texts[at].set(row, value);
+            }
+        };
+        text(const { slot("resource_schema_url") }, self.resource_schema_url);
+        text(const { slot("scope_schema_url") }, self.scope_schema_url);
+        text(const { slot("scope_version") }, self.scope_version);
+        if let Some(name) = &self.service_name {
+            columns.texts[const { slot("service_name") }].set(row, name);
+        }
+        if let Some(name) = self.environment {
+            columns.texts[const { slot("environment") }].set(row, name);
+        }
+        if !self.entity_refs.is_empty() {
+            columns.texts[const { slot("resource_entity_refs") }].set_with(row, |out| {
+                // Writing strings into a vector cannot fail.
+                let _ = serde_json::to_writer(out, &self.entity_refs);
+            });
+        }
+        let (mut resource_dropped, mut scope_dropped) = (0, 0);
+        if let Some(resource) = &self.resource {
+            columns.maps[const { slot("resource_attributes") }].set_copy(row, &resource.map);
+            columns.texts[const { slot("resource_attribute_types") }].set(row, &resource.symbols);
+            resource_dropped = resource.dropped;
+        }
+        if let Some(scope) = &self.scope {
+            columns.texts[const { slot("scope_name") }].set(row, self.scope_name);
+            columns.maps[const { slot("scope_attributes") }].set_copy(row, &scope.map);
+            columns.texts[const { slot("scope_attribute_types") }].set(row, &scope.symbols);
+            scope_dropped = scope.dropped;
+        }
+        let dropped = [
+            (const { slot("resource_dropped_attributes_count") }, resource_dropped),
+            (const { slot("scope_dropped_attributes_count") }, scope_dropped),
+        ];
+        for (at, count) in dropped {
+            columns.ints[at].set(row, i64::from(count));
+        }
+    }
+}
+
+fn read_entity_ref(mut reader: Reader<'_>) -> Result<EntityRef, WireError> {
+    let mut entity = EntityRef::default();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    while let Some((field, wire)) = reader.next()? {
+        match field {
+            1 => entity.schema_url = text(reader.bytes(wire)?),
+            2 => entity.r#type = text(reader.bytes(wire)?),
+            3 => entity.id_keys.push(text(reader.bytes(wire)?)),
+            4 => entity.description_keys.push(text(reader.bytes(wire)?)),
+            _ => {}
+        }
+    }
+    Ok(entity)
+}

@@ -1,0 +1,420 @@
+//! Admission, decoding, logging: one request from bytes to answer.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::{Duration, Instant};
+
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use spanlake_schema::{Ambient, spans};
+use spanlake_storage::{Decode, Entry, Frame, Lake};
+use tokio::sync::Semaphore;
+
+use crate::decompress::{DecompressError, decompress};
+use crate::json;
+use crate::meaning::Meaning;
+use crate::price::{PRICES_VERSION, Pricer};
+use crate::rules::Rules;
+use crate::walk::{Walked, Walker};
+
+/// Bounds of ingest.
+#[derive(Clone, Debug)]
+pub struct IngestOptions {
+    /// Largest message in bytes, compressed and decompressed.
+    pub message_limit_bytes: usize,
+    /// Bytes of requests in flight beyond which senders are pushed back.
+    pub in_flight_limit_bytes: usize,
+    /// Clock and randomness.
+    pub ambient: Arc<dyn Ambient>,
+}
+
+/// How a body is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentType {
+    /// `application/x-protobuf`, and every gRPC message.
+    Protobuf,
+    /// `application/json`.
+    Json,
+}
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentEncoding {
+    /// Not at all.
+    Identity,
+    /// gzip (RFC 1952).
+    Gzip,
+    /// `deflate` of HTTP: zlib (RFC 1950), and the raw form (RFC 1951) some senders use.
+    Deflate,
+    /// Zstandard (RFC 8878).
+    Zstd,
+}
+
+/// One export request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The tenant.
+    pub tenant: String,
+    /// How the body is written.
+    pub content_type: ContentType,
+    /// How the body is compressed.
+    pub content_encoding: ContentEncoding,
+    /// The body as it came.
+    pub body: Bytes,
+}
+
+/// What happened to a request that was answered with success.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExportOutcome {
+    /// Spans stored.
+    pub stored_spans: u64,
+    /// Spans refused, for `partial_success.rejected_spans`.
+    pub rejected_spans: u64,
+    /// Why, for `partial_success.error_message`; empty where nothing is to be said.
+    pub error_message: String,
+}
+
+/// What kind of refusal a request gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RejectionKind {
+    /// The body cannot be read: 400, INVALID_ARGUMENT. Not to be retried.
+    Malformed,
+    /// The body is over the limit: 413, RESOURCE_EXHAUSTED without RetryInfo. Not to be retried.
+    TooLarge,
+    /// Too much is in flight or waits for the store: 429, RESOURCE_EXHAUSTED with RetryInfo.
+    Overloaded,
+    /// Disk full, shutting down, log failed: 503, UNAVAILABLE with RetryInfo.
+    Unavailable,
+}
+
+/// A refused request: nothing of it is stored.
+#[derive(Clone, Debug)]
+pub struct Rejection {
+    /// What the sender may do.
+    pub kind: RejectionKind,
+    /// What is wrong and where, for the sender.
+    pub message: String,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+}
+
+/// Counters and gauges of ingest.
+#[derive(Clone, Debug, Default)]
+pub struct IngestStats {
+    /// Requests that came.
+    pub requests_total: u64,
+    /// Bytes of bodies as they came.
+    pub received_bytes_total: u64,
+    /// Bytes after decompression.
+    pub decompressed_bytes_total: u64,
+    /// Spans decoded.
+    pub received_spans_total: u64,
+    /// Spans refused by partial success.
+    pub refused_spans_total: u64,
+    /// Spans stored.
+    pub stored_spans_total: u64,
+    /// Requests refused as malformed.
+    pub malformed_requests_total: u64,
+    /// Requests refused as too large.
+    pub too_large_requests_total: u64,
+    /// Requests pushed back.
+    pub overloaded_requests_total: u64,
+    /// Requests refused because the log or disk failed.
+    pub unavailable_requests_total: u64,
+    /// Bytes of requests in flight now.
+    pub in_flight_bytes: u64,
+    /// Strings whose invalid UTF-8 was repaired.
+    pub repaired_strings_total: u64,
+    /// Attributes a rule could not read because of their type.
+    pub type_conflicts_total: u64,
+    /// LLM calls without a known price.
+    pub unpriced_calls_total: u64,
+    /// Time spent decompressing and walking.
+    pub walk_seconds_total: f64,
+}
+
+/// The way in.
+#[derive(Debug)]
+pub struct Ingest {
+    lake: Arc<Lake>,
+    options: IngestOptions,
+    walker: Walker,
+    /// Walks that run at once off the I/O runtime: one a core.
+    walks: Semaphore,
+    in_flight_bytes: AtomicUsize,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    requests: AtomicU64,
+    received_bytes: AtomicU64,
+    decompressed_bytes: AtomicU64,
+    received_spans: AtomicU64,
+    refused_spans: AtomicU64,
+    stored_spans: AtomicU64,
+    malformed: AtomicU64,
+    too_large: AtomicU64,
+    overloaded: AtomicU64,
+    unavailable: AtomicU64,
+    repaired_strings: AtomicU64,
+    type_conflicts: AtomicU64,
+    unpriced_calls: AtomicU64,
+    walk_nanos: AtomicU64,
+}
+
+/// Frame kind of OTLP traces, as protobuf.
+const KIND_TRACES: u8 = 1;
+
+/// Bodies up to this size are walked where they arrive: about 100 microseconds of work. Larger ones leave the I/O runtime.
+const INLINE_BYTES_MAX: usize = 64 * 1024;
+
+/// When a sender may try again after being pushed back.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A decoded request: its protobuf bytes and what the walk made of them.
+struct Decoded {
+    body: Bytes,
+    walked: Walked,
+}
+
+impl Ingest {
+    /// Takes requests for a lake.
+    pub fn new(lake: Arc<Lake>, options: IngestOptions) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            lake,
+            options,
+            walker: TraceDecoder::default().walker,
+            walks: Semaphore::new(cores),
+            in_flight_bytes: AtomicUsize::new(0),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes an `ExportTraceServiceRequest`. Returns after its spans are durable and visible to queries.
+    ///
+    /// # Errors
+    /// A [`Rejection`]: nothing of the request is stored.
+    pub async fn export_traces(&self, request: Request) -> Result<ExportOutcome, Rejection> {
+        self.counters.requests.fetch_add(1, Relaxed);
+        self.counters.received_bytes.fetch_add(request.body.len() as u64, Relaxed);
+        let outcome = self.export(request).await;
+        if let Err(rejection) = &outcome {
+            let counter = match rejection.kind {
+                RejectionKind::Malformed => &self.counters.malformed,
+                RejectionKind::TooLarge => &self.counters.too_large,
+                RejectionKind::Overloaded => &self.counters.overloaded,
+                RejectionKind::Unavailable => &self.counters.unavailable,
+            };
+            counter.fetch_add(1, Relaxed);
+        }
+        outcome
+    }
+
+    async fn export(&self, request: Request) -> Result<ExportOutcome, Rejection> {
+        let mut share = self.admit(request.body.len())?;
+        let received_unix_nano = self.options.ambient.now_unix_nano();
+        let tenant = request.tenant.clone();
+        let Decoded { body, walked } = self.decode(request, received_unix_nano).await?;
+        share.grow(body.len())?;
+        self.count(&body, &walked);
+        let outcome = ExportOutcome {
+            stored_spans: walked.stored,
+            rejected_spans: walked.refused,
+            error_message: match walked.refused {
+                0 | 1 => walked.refusal,
+                more => format!("{} (and {} more)", walked.refusal, more - 1),
+            },
+        };
+        if walked.stored > 0 {
+            let frame = Frame {
+                tenant,
+                kind: KIND_TRACES,
+                received_unix_nano,
+                rules_version: self.walker.rules_version(),
+                prices_version: PRICES_VERSION,
+            };
+            let batches = walked.batches.into_iter().map(|batch| (spans::SPEC.name, batch)).collect();
+            self.lake.append(Entry { frame, payload: body, batches }).await.map_err(|error| refuse(&error))?;
+            self.counters.stored_spans.fetch_add(outcome.stored_spans, Relaxed);
+        }
+        Ok(outcome)
+    }
+
+    fn count(&self, body: &Bytes, walked: &Walked) {
+        let counters = &self.counters;
+        counters.decompressed_bytes.fetch_add(body.len() as u64, Relaxed);
+        counters.received_spans.fetch_add(walked.stored + walked.refused, Relaxed);
+        counters.refused_spans.fetch_add(walked.refused, Relaxed);
+        counters.repaired_strings.fetch_add(walked.repaired_strings, Relaxed);
+        counters.type_conflicts.fetch_add(walked.type_conflicts, Relaxed);
+        counters.unpriced_calls.fetch_add(walked.unpriced_calls, Relaxed);
+    }
+
+    fn admit(&self, bytes: usize) -> Result<Share<'_>, Rejection> {
+        let limit = self.options.message_limit_bytes;
+        if bytes > limit {
+            return Err(Rejection {
+                kind: RejectionKind::TooLarge,
+                message: format!("the body of {bytes} bytes is over the limit of {limit} bytes (message_limit)"),
+                retry_after: None,
+            });
+        }
+        let mut share = Share { ingest: self, bytes: 0 };
+        share.grow(bytes)?;
+        Ok(share)
+    }
+
+    async fn decode(&self, request: Request, received_unix_nano: u64) -> Result<Decoded, Rejection> {
+        let limit = self.options.message_limit_bytes;
+        let walker = self.walker.clone();
+        let plain = request.content_encoding == ContentEncoding::Identity;
+        let started = Instant::now();
+        let decoded = if plain && request.body.len() <= INLINE_BYTES_MAX {
+            decode(&walker, request, limit, received_unix_nano)
+        } else {
+            // The semaphore is never closed; without a permit the walk would merely not be bounded.
+            let _permit = self.walks.acquire().await;
+            let work = move || decode(&walker, request, limit, received_unix_nano);
+            tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
+                Err(Rejection {
+                    kind: RejectionKind::Unavailable,
+                    message: format!("decoding stopped: {panic}"),
+                    retry_after: None,
+                })
+            })
+        };
+        let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.counters.walk_nanos.fetch_add(nanos, Relaxed);
+        decoded
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> IngestStats {
+        let counters = &self.counters;
+        IngestStats {
+            requests_total: counters.requests.load(Relaxed),
+            received_bytes_total: counters.received_bytes.load(Relaxed),
+            decompressed_bytes_total: counters.decompressed_bytes.load(Relaxed),
+            received_spans_total: counters.received_spans.load(Relaxed),
+            refused_spans_total: counters.refused_spans.load(Relaxed),
+            stored_spans_total: counters.stored_spans.load(Relaxed),
+            malformed_requests_total: counters.malformed.load(Relaxed),
+            too_large_requests_total: counters.too_large.load(Relaxed),
+            overloaded_requests_total: counters.overloaded.load(Relaxed),
+            unavailable_requests_total: counters.unavailable.load(Relaxed),
+            in_flight_bytes: self.in_flight_bytes.load(Relaxed) as u64,
+            repaired_strings_total: counters.repaired_strings.load(Relaxed),
+            type_conflicts_total: counters.type_conflicts.load(Relaxed),
+            unpriced_calls_total: counters.unpriced_calls.load(Relaxed),
+            walk_seconds_total: counters.walk_nanos.load(Relaxed) as f64 / 1e9,
+        }
+    }
+}
+
+/// A request's share of the bytes in flight, given back when it is dropped.
+struct Share<'a> {
+    ingest: &'a Ingest,
+    bytes: usize,
+}
+
+impl Share<'_> {
+    fn grow(&mut self, bytes: usize) -> Result<(), Rejection> {
+        let limit = self.ingest.options.in_flight_limit_bytes;
+        let before = self.ingest.in_flight_bytes.fetch_add(bytes, Relaxed);
+        self.bytes += bytes;
+        if before + bytes <= limit {
+            return Ok(());
+        }
+        Err(Rejection {
+            kind: RejectionKind::Overloaded,
+            message: format!("{before} bytes of requests are in flight, the limit is {limit} bytes (memory_limit)"),
+            retry_after: Some(RETRY_AFTER),
+        })
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.ingest.in_flight_bytes.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// From a body as it came to protobuf bytes and columns. Pure computation.
+fn decode(walker: &Walker, request: Request, limit: usize, received_unix_nano: u64) -> Result<Decoded, Rejection> {
+    let malformed = |message: String| Rejection { kind: RejectionKind::Malformed, message, retry_after: None };
+    let body = decompress(request.content_encoding, request.body, limit).map_err(|error| Rejection {
+        kind: match error {
+            DecompressError::TooLarge { .. } => RejectionKind::TooLarge,
+            DecompressError::Malformed { .. } => RejectionKind::Malformed,
+        },
+        message: error.to_string(),
+        retry_after: None,
+    })?;
+    let body = match request.content_type {
+        ContentType::Protobuf => body,
+        ContentType::Json => match json::traces_to_protobuf(&body) {
+            Ok(protobuf) => protobuf.into(),
+            Err(error) => return Err(malformed(format!("the body is no OTLP/JSON traces request: {error}"))),
+        },
+    };
+    let walked = walker.walk(&body, received_unix_nano);
+    let walked = walked.map_err(|error| malformed(format!("the body is no ExportTraceServiceRequest: {error}")))?;
+    Ok(Decoded { body, walked })
+}
+
+fn refuse(error: &spanlake_storage::Error) -> Rejection {
+    let kind = match error.kind() {
+        spanlake_storage::ErrorKind::Full => RejectionKind::Overloaded,
+        _ => RejectionKind::Unavailable,
+    };
+    Rejection { kind, message: error.to_string(), retry_after: Some(RETRY_AFTER) }
+}
+
+/// Replays logged trace requests.
+#[derive(Clone, Debug)]
+pub struct TraceDecoder {
+    walker: Walker,
+}
+
+impl Default for TraceDecoder {
+    fn default() -> Self {
+        let meaning = Meaning::new(Rules::built_in(), Arc::new(Pricer::new()));
+        Self { walker: Walker::new(Arc::new(meaning)) }
+    }
+}
+
+impl TraceDecoder {
+    /// The rows of a request that arrived at a time: what [`Ingest`] stores, without storing it.
+    ///
+    /// # Errors
+    /// [`spanlake_storage::ErrorKind::Invalid`] where the bytes are no `ExportTraceServiceRequest`.
+    pub fn decode_traces(&self, payload: &[u8], received_unix_nano: u64) -> spanlake_storage::Result<Vec<RecordBatch>> {
+        let walked = self.walker.walk(payload, received_unix_nano).map_err(|error| {
+            let message = "the payload is no ExportTraceServiceRequest";
+            spanlake_storage::Error::new(spanlake_storage::ErrorKind::Invalid, message).with_source(error)
+        })?;
+        Ok(walked.batches)
+    }
+}
+
+impl Decode for TraceDecoder {
+    fn decode(&self, frame: &Frame, payload: &Bytes) -> spanlake_storage::Result<Vec<(&'static str, RecordBatch)>> {
+        if frame.kind != KIND_TRACES {
+            let message = format!("the log holds a frame of kind {}, which this version cannot read", frame.kind);
+            return Err(spanlake_storage::Error::new(spanlake_storage::ErrorKind::Corrupt, message));
+        }
+        let (rules, prices) = (self.walker.rules_version(), PRICES_VERSION);
+        if (frame.rules_version, frame.prices_version) != (rules, prices) {
+            tracing::info!(
+                "replaying a request read by rules {} and prices {} with rules {rules} and prices {prices}",
+                frame.rules_version,
+                frame.prices_version,
+            );
+        }
+        let batches = self.decode_traces(payload, frame.received_unix_nano)?;
+        Ok(batches.into_iter().map(|batch| (spans::SPEC.name, batch)).collect())
+    }
+}

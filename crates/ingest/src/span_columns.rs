@@ -1,0 +1,287 @@
+//! The columns of `spans` while a request is walked.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Date32Array};
+use arrow::datatypes::DataType;
+use arrow::record_batch::RecordBatch;
+use spanlake_schema::{Column, ColumnType, flags, spans};
+
+use crate::columns::{Fixed, Repaired, Text, TextList, TextMap, finish_structs};
+
+const COLUMNS: &[Column] = spans::SPEC.columns;
+
+/// A column's place among the columns of its own type, known at compile time.
+///
+/// # Panics
+/// At compile time, where `spans` has no such column.
+pub(crate) const fn slot(name: &str) -> usize {
+    let at = index(name);
+    let (mut before, mut place) = (0, 0);
+    while before < at {
+        if COLUMNS[before].column_type as u8 == COLUMNS[at].column_type as u8 {
+            place += 1;
+        }
+        before += 1;
+    }
+    place
+}
+
+const fn index(name: &str) -> usize {
+    let mut at = 0;
+    while at < COLUMNS.len() {
+        if equal(COLUMNS[at].name.as_bytes(), name.as_bytes()) {
+            return at;
+        }
+        at += 1;
+    }
+    panic!("spans has no such column");
+}
+
+const fn equal(left: &[u8], right: &[u8]) -> bool {
+    if left.len() != right.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < left.len() {
+        if left[at] != right[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+fn count(column_type: ColumnType) -> usize {
+    COLUMNS.iter().filter(|column| column.column_type == column_type).count()
+}
+
+/// Where a fact is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Text(usize),
+    Int(usize),
+    Float(usize),
+    Bool(usize),
+    List(usize),
+    Usd(usize),
+}
+
+impl Target {
+    /// The target of a column, where facts can be written to it.
+    pub(crate) fn of(column: &Column) -> Option<Self> {
+        let slot = slot(column.name);
+        Some(match column.column_type {
+            ColumnType::Text => Self::Text(slot),
+            ColumnType::Int64 => Self::Int(slot),
+            ColumnType::Float64 => Self::Float(slot),
+            ColumnType::Bool => Self::Bool(slot),
+            ColumnType::TextList => Self::List(slot),
+            ColumnType::Usd => Self::Usd(slot),
+            _ => return None,
+        })
+    }
+}
+
+/// Span events of all rows.
+#[derive(Debug)]
+pub(crate) struct EventColumns {
+    pub(crate) count: usize,
+    pub(crate) time: Fixed<i64>,
+    pub(crate) time_unix_nano: Fixed<i64>,
+    pub(crate) name: Text,
+    pub(crate) attributes: TextMap,
+    pub(crate) attribute_types: Text,
+    pub(crate) dropped: Fixed<i64>,
+    ends: Vec<i32>,
+}
+
+/// Span links of all rows.
+#[derive(Debug)]
+pub(crate) struct LinkColumns {
+    pub(crate) count: usize,
+    pub(crate) trace_id: Text,
+    pub(crate) span_id: Text,
+    pub(crate) trace_state: Text,
+    pub(crate) flags: Fixed<i64>,
+    pub(crate) attributes: TextMap,
+    pub(crate) attribute_types: Text,
+    pub(crate) dropped: Fixed<i64>,
+    ends: Vec<i32>,
+}
+
+impl EventColumns {
+    fn new() -> Self {
+        Self {
+            count: 0,
+            time: Fixed::default(),
+            time_unix_nano: Fixed::default(),
+            name: Text::with_capacity(0, 0),
+            attributes: TextMap::default(),
+            attribute_types: Text::with_capacity(0, 0),
+            dropped: Fixed::default(),
+            ends: vec![0],
+        }
+    }
+
+    fn finish(self, repaired: &mut Repaired) -> ArrayRef {
+        let mut bad = Repaired::new();
+        let columns = vec![
+            self.time.finish_timestamp(self.count),
+            self.time_unix_nano.finish_required(self.count),
+            self.name.finish_required(self.count, &mut bad),
+            Arc::new(self.attributes.finish(self.count, &mut bad)),
+            self.attribute_types.finish_required(self.count, &mut bad),
+            self.dropped.finish_required(self.count),
+        ];
+        finish_structs(&element(ColumnType::Events), self.ends, columns, &bad, repaired)
+    }
+}
+
+impl LinkColumns {
+    fn new() -> Self {
+        Self {
+            count: 0,
+            trace_id: Text::with_capacity(0, 0),
+            span_id: Text::with_capacity(0, 0),
+            trace_state: Text::with_capacity(0, 0),
+            flags: Fixed::default(),
+            attributes: TextMap::default(),
+            attribute_types: Text::with_capacity(0, 0),
+            dropped: Fixed::default(),
+            ends: vec![0],
+        }
+    }
+
+    fn finish(self, repaired: &mut Repaired) -> ArrayRef {
+        let mut bad = Repaired::new();
+        let columns = vec![
+            self.trace_id.finish_required(self.count, &mut bad),
+            self.span_id.finish_required(self.count, &mut bad),
+            self.trace_state.finish_required(self.count, &mut bad),
+            self.flags.finish_required(self.count),
+            Arc::new(self.attributes.finish(self.count, &mut bad)),
+            self.attribute_types.finish_required(self.count, &mut bad),
+            self.dropped.finish_required(self.count),
+        ];
+        finish_structs(&element(ColumnType::Links), self.ends, columns, &bad, repaired)
+    }
+}
+
+fn element(column_type: ColumnType) -> Arc<arrow::datatypes::Field> {
+    let DataType::List(element) = column_type.arrow_type() else { unreachable!("events and links are lists") };
+    element
+}
+
+/// All columns of `spans`, by type; [`slot`] gives a column's place.
+#[derive(Debug)]
+pub(crate) struct SpanColumns {
+    pub(crate) rows: usize,
+    pub(crate) dates: Vec<i32>,
+    pub(crate) texts: Vec<Text>,
+    pub(crate) ints: Vec<Fixed<i64>>,
+    pub(crate) floats: Vec<Fixed<f64>>,
+    pub(crate) bools: Vec<Fixed<bool>>,
+    pub(crate) times: Vec<Fixed<i64>>,
+    pub(crate) usds: Vec<Fixed<i128>>,
+    pub(crate) lists: Vec<TextList>,
+    pub(crate) maps: Vec<TextMap>,
+    pub(crate) events: EventColumns,
+    pub(crate) links: LinkColumns,
+}
+
+/// Spans a batch holds at most.
+pub(crate) const ROWS_MAX: usize = 32_768;
+
+impl SpanColumns {
+    /// Columns sized for a body of so many bytes with about so many spans.
+    pub(crate) fn new(rows: usize, body_bytes: usize) -> Self {
+        let mut maps = vec![TextMap::default(); count(ColumnType::TextMap)];
+        maps[slot("attributes")] = TextMap::with_capacity(rows, body_bytes);
+        let mut texts = vec![Text::with_capacity(0, 0); count(ColumnType::Text)];
+        texts[slot("trace_id")] = Text::with_capacity(rows, rows * 32);
+        texts[slot("span_id")] = Text::with_capacity(rows, rows * 16);
+        Self {
+            rows: 0,
+            dates: Vec::with_capacity(rows),
+            texts,
+            ints: vec![Fixed::default(); count(ColumnType::Int64)],
+            floats: vec![Fixed::default(); count(ColumnType::Float64)],
+            bools: vec![Fixed::default(); count(ColumnType::Bool)],
+            times: vec![Fixed::with_capacity(rows); count(ColumnType::Timestamp)],
+            usds: vec![Fixed::default(); count(ColumnType::Usd)],
+            lists: vec![TextList::default(); count(ColumnType::TextList)],
+            maps,
+            events: EventColumns::new(),
+            links: LinkColumns::new(),
+        }
+    }
+
+    /// Ends a row: all its values are set.
+    #[inline]
+    pub(crate) fn end_row(&mut self) {
+        self.events.ends.push(self.events.count as i32);
+        self.links.ends.push(self.links.count as i32);
+        self.rows += 1;
+    }
+
+    /// The record batch, and how many strings were repaired.
+    pub(crate) fn finish(self) -> (RecordBatch, u64) {
+        let rows = self.rows;
+        let mut repaired = Repaired::new();
+        let mut arrays = Vec::with_capacity(COLUMNS.len());
+        let (mut texts, mut floats) = (self.texts.into_iter(), self.floats.into_iter());
+        let (mut bools, mut times) = (self.bools.into_iter(), self.times.into_iter());
+        let (mut usds, mut lists) = (self.usds.into_iter(), self.lists.into_iter());
+        let (mut maps, mut dates) = (self.maps.into_iter(), Some(self.dates));
+        let (mut events, mut links) = (Some(self.events), Some(self.links));
+        for column in COLUMNS {
+            let array: Option<ArrayRef> = match column.column_type {
+                ColumnType::Date => Some(Arc::new(Date32Array::from(built(dates.take())))),
+                ColumnType::Text => {
+                    let text = built(texts.next());
+                    Some(if column.nullable {
+                        text.finish(rows, &mut repaired)
+                    } else {
+                        text.finish_required(rows, &mut repaired)
+                    })
+                }
+                // Integers come last: the repairs found meanwhile set bits in one of them.
+                ColumnType::Int64 => None,
+                ColumnType::Float64 => Some(built(floats.next()).finish(rows)),
+                ColumnType::Bool => Some(built(bools.next()).finish(rows)),
+                ColumnType::Timestamp => Some(built(times.next()).finish_timestamp(rows)),
+                ColumnType::Usd => Some(built(usds.next()).finish_usd(rows)),
+                ColumnType::TextList => Some(built(lists.next()).finish(rows, &mut repaired)),
+                ColumnType::TextMap => Some(Arc::new(built(maps.next()).finish(rows, &mut repaired))),
+                ColumnType::Events => Some(built(events.take()).finish(&mut repaired)),
+                ColumnType::Links => Some(built(links.take()).finish(&mut repaired)),
+                ColumnType::UsdSum => unreachable!("spans holds no sums"),
+            };
+            arrays.push(array);
+        }
+        finish_ints(self.ints, rows, &repaired, &mut arrays);
+        let arrays = arrays.into_iter().flatten().collect();
+        let batch = RecordBatch::try_new(spans::SPEC.arrow_schema(), arrays);
+        let batch = batch.unwrap_or_else(|error| unreachable!("the builders follow the schema: {error}"));
+        (batch, repaired.len() as u64)
+    }
+}
+
+/// A column's builder: there is one for each column of `spans`.
+fn built<T>(builder: Option<T>) -> T {
+    builder.unwrap_or_else(|| unreachable!("every column of spans has a builder"))
+}
+
+fn finish_ints(mut ints: Vec<Fixed<i64>>, rows: usize, repaired: &[usize], arrays: &mut [Option<ArrayRef>]) {
+    for &row in repaired {
+        ints[const { slot("reading_flags") }].update(row, |bits| bits | flags::reading::UTF8_REPAIRED);
+    }
+    let mut ints = ints.into_iter();
+    for (column, array) in COLUMNS.iter().zip(arrays) {
+        if column.column_type == ColumnType::Int64 {
+            let int = ints.next().unwrap_or_default();
+            *array = Some(if column.nullable { int.finish(rows) } else { int.finish_required(rows) });
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! An `ExportTraceServiceRequest`, walked from its bytes straight into columns.
+//!
+//! Nothing is copied before it lands in its column, and nothing is parsed twice: a resource and a scope are rendered
+//! once and copied to each of their spans.
+//! <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto>
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use spanlake_schema::flags::{reading as reading_flag, time as time_flag};
+
+use crate::columns::TextMap;
+use crate::meaning::{Meaning, SpanFacts};
+use crate::origin::Origin;
+use crate::reading::{Facts, set_text};
+use crate::span_columns::{ROWS_MAX, SpanColumns, slot};
+use crate::span_fields::{SpanFields, kind_name, status_name};
+use crate::value::{Attribute, Value, ValueWriter, write_hex};
+use crate::wire::{Reader, WireError};
+
+/// Days a request may spread over beside the day of its arrival; spans of further days go to that one.
+const DATES_MAX: usize = 7;
+/// How far before its arrival a span may lie, in days.
+const DAYS_BEFORE_MAX: i64 = 400;
+/// How far after its arrival a span may lie, in days.
+const DAYS_AFTER_MAX: i64 = 1;
+const DAY_NS: u64 = 86_400_000_000_000;
+
+/// What a walk made of a request.
+#[derive(Debug, Default)]
+pub(crate) struct Walked {
+    /// The spans, in batches of [`ROWS_MAX`] rows at most.
+    pub(crate) batches: Vec<RecordBatch>,
+    pub(crate) stored: u64,
+    pub(crate) refused: u64,
+    /// Why the first refused span was refused.
+    pub(crate) refusal: String,
+    pub(crate) repaired_strings: u64,
+    pub(crate) type_conflicts: u64,
+    pub(crate) unpriced_calls: u64,
+}
+
+/// Walks requests. Holds what all walks share.
+#[derive(Clone, Debug)]
+pub(crate) struct Walker {
+    meaning: Arc<Meaning>,
+}
+
+impl Walker {
+    pub(crate) fn new(meaning: Arc<Meaning>) -> Self {
+        Self { meaning }
+    }
+
+    /// The version of the rules, for the log.
+    pub(crate) fn rules_version(&self) -> u32 {
+        self.meaning.rules().version
+    }
+
+    /// Walks a request. The same bytes and arrival give the same rows.
+    pub(crate) fn walk(&self, body: &[u8], received_unix_nano: u64) -> Result<Walked, WireError> {
+        let mut walk = Walk::new(&self.meaning, body, received_unix_nano);
+        let mut reader = Reader::new(body, "ExportTraceServiceRequest");
+        while let Some((field, wire)) = reader.next()? {
+            if field == 1 {
+                walk.resource_spans(&reader, reader.bytes(wire)?)?;
+            }
+        }
+        Ok(walk.finish())
+    }
+}
+
+struct Walk<'a, 'w> {
+    meaning: &'w Meaning,
+    body_bytes: usize,
+    received_unix_nano: u64,
+    columns: SpanColumns,
+    fields: SpanFields<'a>,
+    facts: Facts<'a>,
+    held: Vec<u8>,
+    symbols: Vec<u8>,
+    writer: ValueWriter,
+    dates: Vec<i32>,
+    walked: Walked,
+}
+
+/// A typical span's size, for sizing columns. Wrong guesses cost a reallocation.
+const SPAN_BYTES_GUESS: usize = 512;
+
+impl<'a, 'w> Walk<'a, 'w> {
+    fn new(meaning: &'w Meaning, body: &[u8], received_unix_nano: u64) -> Self {
+        let rows = (body.len() / SPAN_BYTES_GUESS + 1).min(ROWS_MAX);
+        Self {
+            meaning,
+            body_bytes: body.len(),
+            received_unix_nano,
+            columns: SpanColumns::new(rows, body.len()),
+            fields: SpanFields::default(),
+            facts: Facts::new(meaning.rules()),
+            held: Vec::new(),
+            symbols: Vec::new(),
+            writer: ValueWriter::default(),
+            dates: Vec::with_capacity(DATES_MAX),
+            walked: Walked::default(),
+        }
+    }
+
+    fn finish(mut self) -> Walked {
+        self.cut_batch();
+        self.walked.repaired_strings += self.writer.repaired;
+        self.walked
+    }
+
+    fn cut_batch(&mut self) {
+        if self.columns.rows == 0 {
+            return;
+        }
+        let rows = (self.body_bytes / SPAN_BYTES_GUESS + 1).min(ROWS_MAX);
+        let columns = std::mem::replace(&mut self.columns, SpanColumns::new(rows, 0));
+        let (batch, repaired) = columns.finish();
+        self.walked.stored += batch.num_rows() as u64;
+        self.walked.repaired_strings += repaired;
+        self.walked.batches.push(batch);
+    }
+
+    /// Fields may stand in any order: the resource is read before the spans it belongs to.
+    fn resource_spans(&mut self, parent: &Reader<'a>, bytes: &'a [u8]) -> Result<(), WireError> {
+        let mut origin = Origin::default();
+        let mut reader = parent.inner(bytes, "ResourceSpans");
+        while let Some((field, wire)) = reader.next()? {
+            match field {
+                1 => origin.read_resource(&reader, reader.bytes(wire)?, &mut self.writer)?,
+                3 => origin.resource_schema_url = reader.bytes(wire)?,
+                _ => {}
+            }
+        }
+        origin.end_resource(&mut self.writer);
+        let mut reader = parent.inner(bytes, "ResourceSpans");
+        while let Some((field, wire)) = reader.next()? {
+            if field == 2 {
+                self.scope_spans(&mut origin, &reader, reader.bytes(wire)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn scope_spans(&mut self, origin: &mut Origin<'a>, parent: &Reader<'a>, bytes: &'a [u8]) -> Result<(), WireError> {
+        origin.clear_scope();
+        let mut reader = parent.inner(bytes, "ScopeSpans");
+        while let Some((field, wire)) = reader.next()? {
+            match field {
+                1 => origin.read_scope(&reader, reader.bytes(wire)?, &mut self.writer)?,
+                3 => origin.scope_schema_url = reader.bytes(wire)?,
+                _ => {}
+            }
+        }
+        origin.end_scope(&mut self.writer);
+        let mut reader = parent.inner(bytes, "ScopeSpans");
+        while let Some((field, wire)) = reader.next()? {
+            if field == 2 {
+                self.span(origin, reader.inner(reader.bytes(wire)?, "Span"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn span(&mut self, origin: &Origin<'a>, mut reader: Reader<'a>) -> Result<(), WireError> {
+        self.fields.read(&mut reader)?;
+        if let Some(refusal) = self.fields.refusal() {
+            self.walked.refused += 1;
+            if self.walked.refusal.is_empty() {
+                self.walked.refusal = refusal;
+            }
+            return self.check_events_and_links(&reader);
+        }
+        if self.columns.rows == ROWS_MAX {
+            self.cut_batch();
+        }
+        self.facts.flags = 0;
+        self.writer.cut = false;
+        let repaired = self.writer.repaired;
+        self.identity();
+        let duration = self.times();
+        origin.write(&mut self.columns);
+        let exception = self.events(&reader)?;
+        self.links(&reader)?;
+        self.attributes(&reader, duration, exception)?;
+        let mut flags = self.facts.flags | self.identity_flags();
+        if self.writer.cut {
+            flags |= reading_flag::NESTING_CUT;
+        }
+        if self.writer.repaired > repaired {
+            flags |= reading_flag::UTF8_REPAIRED;
+        }
+        self.set_int(const { slot("reading_flags") }, flags);
+        self.columns.end_row();
+        Ok(())
+    }
+
+    /// A refused span must still be well-formed, or the whole body is malformed.
+    fn check_events_and_links(&mut self, reader: &Reader<'a>) -> Result<(), WireError> {
+        for bytes in self.fields.events.iter().chain(&self.fields.links) {
+            let mut reader = reader.inner(bytes, "Event");
+            while reader.next()?.is_some() {}
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn set_int(&mut self, at: usize, number: i64) {
+        let row = self.columns.rows;
+        self.columns.ints[at].set(row, number);
+    }
+
+    fn identity(&mut self) {
+        let row = self.columns.rows;
+        let texts = &mut self.columns.texts;
+        texts[const { slot("trace_id") }].set_with(row, |out| write_hex(out, self.fields.trace_id));
+        texts[const { slot("span_id") }].set_with(row, |out| write_hex(out, self.fields.span_id));
+        if self.fields.parent_span_id.iter().any(|&byte| byte != 0) {
+            texts[const { slot("parent_span_id") }].set_with(row, |out| write_hex(out, self.fields.parent_span_id));
+        }
+        if !self.fields.trace_state.is_empty() {
+            texts[const { slot("trace_state") }].set(row, self.fields.trace_state);
+        }
+        texts[const { slot("name") }].set(row, self.fields.name);
+        texts[const { slot("kind") }].set(row, kind_name(self.fields.kind).as_bytes());
+        let (code, message) = self.fields.status.unwrap_or((0, &[]));
+        texts[const { slot("status_code") }].set(row, status_name(code).as_bytes());
+        if !message.is_empty() {
+            texts[const { slot("status_message") }].set(row, message);
+        }
+        self.set_int(const { slot("flags") }, i64::from(self.fields.flags));
+        self.set_int(const { slot("dropped_attributes_count") }, i64::from(self.fields.dropped_attributes));
+        self.set_int(const { slot("dropped_events_count") }, i64::from(self.fields.dropped_events));
+        self.set_int(const { slot("dropped_links_count") }, i64::from(self.fields.dropped_links));
+    }
+
+    fn identity_flags(&self) -> i64 {
+        let mut flags = 0;
+        let parent = self.fields.parent_span_id;
+        if !parent.is_empty() && parent.iter().all(|&byte| byte == 0) {
+            flags |= reading_flag::PARENT_ALL_ZERO;
+        }
+        if matches!(self.fields.status, Some((0, []))) {
+            flags |= reading_flag::EMPTY_STATUS;
+        }
+        flags
+    }
+
+    /// Writes the times; returns the duration in nanoseconds, where the times make one.
+    fn times(&mut self) -> Option<i64> {
+        let (start, end) = (self.fields.start, self.fields.end);
+        let mut flags = 0;
+        let mut duration = None;
+        if start == 0 {
+            flags |= time_flag::NO_START;
+        }
+        if end == 0 {
+            flags |= time_flag::NO_END;
+        } else if end < start {
+            flags |= time_flag::END_BEFORE_START;
+        } else if start != 0 {
+            duration = i64::try_from(end - start).ok();
+            if duration.is_none() {
+                flags |= time_flag::DURATION_OVERFLOW;
+            }
+        }
+        let date = self.date(start).unwrap_or_else(|| {
+            flags |= time_flag::DATE_FROM_ARRIVAL;
+            (self.received_unix_nano / DAY_NS) as i32
+        });
+        let row = self.columns.rows;
+        self.columns.dates.push(date);
+        self.columns.times[const { slot("start_time") }].set(row, (start / 1_000) as i64);
+        self.columns.times[const { slot("received_time") }].set(row, (self.received_unix_nano / 1_000) as i64);
+        self.set_int(const { slot("start_time_unix_nano") }, start as i64);
+        self.set_int(const { slot("end_time_unix_nano") }, end as i64);
+        self.set_int(const { slot("time_flags") }, flags);
+        if let Some(duration) = duration {
+            self.set_int(const { slot("duration_ns") }, duration);
+        }
+        duration
+    }
+
+    /// The day of an event, where it lies near enough to its arrival and the request has not named too many.
+    fn date(&mut self, start: u64) -> Option<i32> {
+        let day = (start / DAY_NS) as i64;
+        let arrival = (self.received_unix_nano / DAY_NS) as i64;
+        if !(arrival - DAYS_BEFORE_MAX..=arrival + DAYS_AFTER_MAX).contains(&day) {
+            return None;
+        }
+        let day = day as i32;
+        if !self.dates.contains(&day) {
+            if self.dates.len() == DATES_MAX {
+                return None;
+            }
+            self.dates.push(day);
+        }
+        Some(day)
+    }
+
+    fn attributes(
+        &mut self,
+        reader: &Reader<'a>,
+        duration_ns: Option<i64>,
+        exception: Option<&'a [u8]>,
+    ) -> Result<(), WireError> {
+        self.facts.read(self.meaning.rules(), &self.fields.attributes);
+        self.held.clear();
+        self.held.resize(self.fields.attributes.len(), 0);
+        let span = SpanFacts {
+            name: self.fields.name,
+            failed: self.fields.status.is_some_and(|(code, _)| code == 2),
+            start_unix_nano: if self.fields.start == 0 { self.received_unix_nano } else { self.fields.start },
+            duration_ns,
+            exception,
+            attributes: &self.fields.attributes,
+        };
+        let told = self.meaning.write(&span, &mut self.facts, &mut self.columns, &mut self.held);
+        self.walked.unpriced_calls += u64::from(told.unpriced);
+        self.walked.type_conflicts += u64::from(self.facts.flags & reading_flag::TYPE_CONFLICT != 0);
+        self.set_int(const { slot("promoted") }, told.promoted);
+        let row = self.columns.rows;
+        let map = &mut self.columns.maps[const { slot("attributes") }];
+        let mut symbols = std::mem::take(&mut self.symbols);
+        for (attribute, &held) in self.fields.attributes.iter().zip(&self.held) {
+            if held != 0 {
+                let letter = spanlake_schema::spans::PROMOTED[usize::from(held - 1)].letter;
+                self.writer.promoted(letter, &mut symbols);
+                continue;
+            }
+            write_attribute(&mut self.writer, reader, *attribute, map, &mut symbols)?;
+        }
+        map.close(row);
+        self.writer.finish_types(&mut symbols);
+        set_text(&mut self.columns, const { slot("attribute_types") }, &symbols);
+        symbols.clear();
+        self.symbols = symbols;
+        Ok(())
+    }
+
+    /// Writes the events; returns the type of the last exception among them.
+    fn events(&mut self, reader: &Reader<'a>) -> Result<Option<&'a [u8]>, WireError> {
+        let mut exception = None;
+        for &bytes in &self.fields.events {
+            let mut reader = reader.inner(bytes, "Event");
+            let events = &mut self.columns.events;
+            let (mut time, mut name, mut dropped, mut exception_type) = (0, &[][..], 0, None);
+            while let Some((field, wire)) = reader.next()? {
+                match field {
+                    1 => time = reader.eight(wire)?,
+                    2 => name = reader.bytes(wire)?,
+                    3 => {
+                        let attribute = Attribute::read(&reader, reader.bytes(wire)?)?;
+                        if let (b"exception.type", Value::String(text)) = (attribute.key, attribute.value) {
+                            exception_type = Some(text);
+                        }
+                        let (map, symbols) = (&mut events.attributes, &mut self.symbols);
+                        write_attribute(&mut self.writer, &reader, attribute, map, symbols)?;
+                    }
+                    4 => dropped = reader.integer(wire)? as u32,
+                    _ => {}
+                }
+            }
+            let item = events.count;
+            events.time.set(item, (time / 1_000) as i64);
+            events.time_unix_nano.set(item, time as i64);
+            events.name.set(item, name);
+            events.attributes.close(item);
+            self.writer.finish_types(&mut self.symbols);
+            events.attribute_types.set(item, &self.symbols);
+            self.symbols.clear();
+            events.dropped.set(item, i64::from(dropped));
+            events.count += 1;
+            if name == b"exception" {
+                exception = exception_type.or(exception);
+            }
+        }
+        Ok(exception)
+    }
+
+    fn links(&mut self, reader: &Reader<'a>) -> Result<(), WireError> {
+        for &bytes in &self.fields.links {
+            let mut reader = reader.inner(bytes, "Link");
+            let links = &mut self.columns.links;
+            let (mut trace_id, mut span_id, mut trace_state) = (&[][..], &[][..], &[][..]);
+            let (mut dropped, mut flags) = (0, 0);
+            while let Some((field, wire)) = reader.next()? {
+                match field {
+                    1 => trace_id = reader.bytes(wire)?,
+                    2 => span_id = reader.bytes(wire)?,
+                    3 => trace_state = reader.bytes(wire)?,
+                    4 => {
+                        let attribute = Attribute::read(&reader, reader.bytes(wire)?)?;
+                        let (map, symbols) = (&mut links.attributes, &mut self.symbols);
+                        write_attribute(&mut self.writer, &reader, attribute, map, symbols)?;
+                    }
+                    5 => dropped = reader.integer(wire)? as u32,
+                    6 => flags = reader.four(wire)?,
+                    _ => {}
+                }
+            }
+            let item = links.count;
+            links.trace_id.set_with(item, |out| write_hex(out, trace_id));
+            links.span_id.set_with(item, |out| write_hex(out, span_id));
+            links.trace_state.set(item, trace_state);
+            links.flags.set(item, i64::from(flags));
+            links.attributes.close(item);
+            self.writer.finish_types(&mut self.symbols);
+            links.attribute_types.set(item, &self.symbols);
+            self.symbols.clear();
+            links.dropped.set(item, i64::from(dropped));
+            links.count += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Writes one attribute to a map, its type to the symbols.
+#[inline]
+pub(crate) fn write_attribute(
+    writer: &mut ValueWriter,
+    reader: &Reader<'_>,
+    attribute: Attribute<'_>,
+    map: &mut TextMap,
+    symbols: &mut Vec<u8>,
+) -> Result<(), WireError> {
+    map.push_key(attribute.key);
+    map.push_value_with(|text| writer.write(reader, attribute.value, text, symbols))
+}
