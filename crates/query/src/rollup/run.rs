@@ -1,0 +1,357 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::TimestampMicrosecondType;
+use async_trait::async_trait;
+use datafusion::execution::SendableRecordBatchStream;
+use futures::TryStreamExt;
+use spanlake_schema::{Ambient, TableSpec};
+use spanlake_storage::{
+    AddFile, AppTransaction, Commit, CommitOutcome, ErrorKind, Segment, Snapshot, Table, TableSource, TableView,
+    segment,
+};
+use tokio::sync::Mutex;
+
+use super::definition::Definition;
+use super::dirty::suspects;
+use super::restate::{WINDOW_START, check_keys, conform, restate};
+use super::windows::{DirtyWindows, start_of};
+use super::{RollupStatus, RunReport};
+use crate::answer::Bounds;
+use crate::{Parameters, QueryEngine, QueryError, QueryErrorKind};
+
+/// Days that one commit restates at most.
+pub(super) const DAYS_PER_COMMIT: usize = 31;
+
+/// How often a run plans anew after another process changed the table under it, before it gives up until the next run.
+const PLANS_PER_RUN: u32 = 12;
+
+/// A rollup may look at more history at once than a person would wait for.
+const BOUNDS: Bounds = Bounds { timeout: Duration::from_secs(3_600), row_limit: usize::MAX };
+
+/// The pause before planning anew; doubles each time, with jitter.
+const REPLAN_PAUSE: Duration = Duration::from_millis(5);
+
+/// What a day's restatement adds to a commit.
+struct Rewritten {
+    removes: Vec<String>,
+    adds: Vec<AddFile>,
+    windows: u64,
+    rows: u64,
+}
+
+/// How the last run ended.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LastRun {
+    /// When it ended, microseconds since 1970-01-01.
+    pub(super) ended_unix_micro: Option<i64>,
+    /// How long it took.
+    pub(super) millis: Option<u64>,
+    /// Windows it rewrote.
+    pub(super) windows: Option<u64>,
+    /// Why it failed.
+    pub(super) error: Option<String>,
+}
+
+/// One rollup of one tenant: its definition, its tables, and how its last run ended.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) definition: Arc<Definition>,
+    pub(super) tenant: String,
+    pub(super) source: Arc<Table>,
+    pub(super) target: Arc<Table>,
+    pub(super) engine: Arc<QueryEngine>,
+    pub(super) ambient: Arc<dyn Ambient>,
+    /// Days that one commit restates at most.
+    pub(super) days_per_commit: usize,
+    /// Held by the run: a rollup never runs twice at once in a process.
+    pub(super) running: Mutex<()>,
+    pub(super) last: parking_lot::Mutex<LastRun>,
+}
+
+impl Job {
+    /// Brings the rollup's table to the newest version of its source.
+    ///
+    /// What was committed when this was called is taken in, by this run or by one that another process made meanwhile.
+    pub(super) async fn run(&self) -> Result<RunReport, QueryError> {
+        let _running = self.running.lock().await;
+        let started = Instant::now();
+        let outcome = self.plan_until_done().await;
+        let name = self.definition.name.as_str();
+        match &outcome {
+            Ok(report) if report.windows > 0 => {
+                tracing::info!(rollup = name, source_version = report.source_version, windows = report.windows, "ran");
+            }
+            Ok(report) => tracing::debug!(rollup = name, source_version = report.source_version, "nothing changed"),
+            Err(error) => tracing::warn!(rollup = name, %error, "failed"),
+        }
+        *self.last.lock() = LastRun {
+            ended_unix_micro: Some(self.ambient.now_unix_micro()),
+            millis: Some(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            windows: outcome.as_ref().ok().map(|report| report.windows),
+            error: outcome.as_ref().err().map(ToString::to_string),
+        };
+        outcome
+    }
+
+    /// Checks that the engine can plan the SELECT and that it returns the columns of the rollup's table.
+    pub(super) async fn check(&self) -> Result<(), QueryError> {
+        let nothing = Snapshot { segments: Vec::new(), ..self.source.snapshot().as_ref().clone() };
+        let parameters = self.definition.parameters(&(0..1));
+        let stream = self.stream(&self.source, Arc::new(nothing), &self.definition.select, parameters).await;
+        let stream = stream.map_err(|error| self.definition.locate(error))?;
+        self.definition.check_output(&stream.schema())
+    }
+
+    /// How the rollup stands, as the store has it now.
+    pub(super) async fn status(&self) -> Result<RollupStatus, QueryError> {
+        let target = self.target.refresh().await?;
+        let source = self.source.refresh().await?;
+        let last = self.last.lock().clone();
+        Ok(RollupStatus {
+            name: self.definition.name.clone(),
+            source: self.definition.source.name.to_owned(),
+            schedule: self.definition.schedule.clone(),
+            source_version: target.transactions.get(&self.app_id()).copied(),
+            source_latest: source.version,
+            last_run_unix_micro: last.ended_unix_micro,
+            last_run_millis: last.millis,
+            last_windows: last.windows,
+            last_error: last.error,
+        })
+    }
+
+    /// The application transaction that holds the source version reached.
+    pub(super) fn app_id(&self) -> String {
+        format!("spanlake-rollup-{}", self.definition.name)
+    }
+
+    async fn plan_until_done(&self) -> Result<RunReport, QueryError> {
+        let mut report = RunReport::default();
+        for plan in 0..PLANS_PER_RUN {
+            if self.plan_and_commit(&mut report).await? {
+                return Ok(report);
+            }
+            let ceiling = REPLAN_PAUSE * 2u32.pow(plan);
+            tokio::time::sleep(ceiling.mul_f64(self.random_fraction())).await;
+        }
+        let message = format!(
+            "rollup {}: others changed its table under each of {PLANS_PER_RUN} tries; it stays as they left it until the next \
+             run",
+            self.definition.name
+        );
+        Err(QueryError::new(QueryErrorKind::Unavailable, message))
+    }
+
+    /// One try. False where another process changed the table meanwhile, so that the plan no longer holds.
+    ///
+    /// The target is read before the source: whatever version the target claims to have taken in, the source read after it
+    /// is at least as new. So no window is ever put back to an older state.
+    async fn plan_and_commit(&self, report: &mut RunReport) -> Result<bool, QueryError> {
+        let target = self.target.refresh().await?;
+        let source = self.source.refresh().await?;
+        report.source_version = source.version;
+        let reached = target.transactions.get(&self.app_id()).copied();
+        match reached {
+            Some(reached) if reached == source.version => return Ok(true),
+            Some(reached) if reached > source.version => {
+                let message = format!(
+                    "rollup {} has taken in version {reached} of {}, which is at version {}: the table was replaced; remove \
+                     {} to compute it anew",
+                    self.definition.name,
+                    self.source.root(),
+                    source.version,
+                    self.target.root()
+                );
+                return Err(QueryError::internal(message));
+            }
+            _ => {}
+        }
+        let dirty = self.dirty_windows(reached, &source, &target).await?;
+        self.commit(&dirty, &source, target, report).await
+    }
+
+    /// Restates the dirty windows and records the version reached.
+    ///
+    /// The days go in commits of bounded size, and the last one carries the position. A process that dies in between leaves
+    /// windows that are right for a version between the old position and the newest one; as the position still is the old
+    /// one, the next run finds the same windows dirty again, recomputes them, and rewrites those that differ. So each commit
+    /// may be the last one that ever happens.
+    async fn commit(
+        &self,
+        dirty: &DirtyWindows,
+        source: &Arc<Snapshot>,
+        mut target: Arc<Snapshot>,
+        report: &mut RunReport,
+    ) -> Result<bool, QueryError> {
+        let days: Vec<i32> = dirty.days().collect();
+        let mut chunks: Vec<&[i32]> = days.chunks(self.days_per_commit).collect();
+        if chunks.is_empty() {
+            chunks.push(&[]);
+        }
+        let last = chunks.len() - 1;
+        for (index, chunk) in chunks.into_iter().enumerate() {
+            let mut commit = Commit { operation: "MERGE", ..Commit::default() };
+            let (mut windows, mut rows) = (0, 0);
+            for day in chunk {
+                let Some(rewritten) = self.restate_day(source, &target, dirty, *day).await? else { continue };
+                commit.removes.extend(rewritten.removes);
+                commit.adds.extend(rewritten.adds);
+                windows += rewritten.windows;
+                rows += rewritten.rows;
+            }
+            if index == last {
+                commit.transaction = Some(AppTransaction { app_id: self.app_id(), version: source.version });
+            } else if commit.adds.is_empty() && commit.removes.is_empty() {
+                continue;
+            }
+            match self.target.commit(commit, Some(target.version)).await? {
+                CommitOutcome::Committed(snapshot) => target = snapshot,
+                CommitOutcome::AlreadyCommitted(snapshot) => {
+                    report.already_done = true;
+                    report.source_version =
+                        snapshot.transactions.get(&self.app_id()).copied().unwrap_or(source.version);
+                    return Ok(true);
+                }
+                CommitOutcome::Conflict(_) => return Ok(false),
+            }
+            report.windows += windows;
+            report.rows += rows;
+        }
+        Ok(true)
+    }
+
+    /// The windows that the source's commits after `reached` touched.
+    async fn dirty_windows(
+        &self,
+        reached: Option<i64>,
+        source: &Arc<Snapshot>,
+        target: &Snapshot,
+    ) -> Result<DirtyWindows, QueryError> {
+        let mut dirty = DirtyWindows::new(self.definition.window_micros);
+        let changes = match reached {
+            None => None,
+            Some(reached) => match self.source.changes(reached, source.version).await {
+                Ok(changes) => Some(changes),
+                Err(error) if error.kind() == ErrorKind::Invalid => {
+                    tracing::warn!(rollup = self.definition.name, %error, "recomputing every window");
+                    None
+                }
+                Err(error) => return Err(error.into()),
+            },
+        };
+        let found = match &changes {
+            Some(changes) => suspects(&self.source, source, changes).await?,
+            None => None,
+        };
+        let Some(found) = found else {
+            let days = source.segments.iter().chain(&target.segments).filter_map(|segment| segment.date);
+            days.for_each(|day| dirty.mark_day(day));
+            return Ok(dirty);
+        };
+        for day in found.days {
+            dirty.mark_day(day);
+        }
+        for start in self.windows_in(source, found.segments).await? {
+            dirty.mark(start);
+        }
+        Ok(dirty)
+    }
+
+    /// The windows to which the SELECT assigns the rows of some segments.
+    async fn windows_in(&self, source: &Snapshot, segments: Vec<Arc<Segment>>) -> Result<Vec<i64>, QueryError> {
+        let days = || segments.iter().filter_map(|segment| segment.date);
+        let (Some(first), Some(last)) = (days().min(), days().max()) else { return Ok(Vec::new()) };
+        let statement = format!("SELECT DISTINCT {WINDOW_START} FROM ({}\n) AS windows", self.definition.select);
+        let parameters = self.definition.parameters(&(start_of(first)..start_of(last + 1)));
+        let snapshot = Snapshot { segments, ..source.clone() };
+        let batches = self.rows(&self.source, Arc::new(snapshot), &statement, parameters).await?;
+        let mut windows = Vec::new();
+        for batch in &batches {
+            windows.extend_from_slice(batch.column(0).as_primitive::<TimestampMicrosecondType>().values());
+        }
+        Ok(windows)
+    }
+
+    /// Computes the dirty windows of a day anew and writes the day's new segment; `None` where they come out as they are.
+    async fn restate_day(
+        &self,
+        source: &Arc<Snapshot>,
+        target: &Snapshot,
+        dirty: &DirtyWindows,
+        day: i32,
+    ) -> Result<Option<Rewritten>, QueryError> {
+        let mut selected = Vec::new();
+        for range in dirty.ranges(day) {
+            let parameters = self.definition.parameters(&range);
+            selected.extend(self.rows(&self.source, Arc::clone(source), &self.definition.select, parameters).await?);
+        }
+        let old: Vec<_> = target.segments.iter().filter(|segment| segment.date == Some(day)).cloned().collect();
+        let removes = old.iter().map(|segment| segment.path.clone()).collect();
+        let mut existing = Vec::new();
+        if !old.is_empty() {
+            let snapshot = Arc::new(Snapshot { segments: old, ..target.clone() });
+            let statement = format!("SELECT * FROM {}", self.definition.name);
+            existing = self.rows(&self.target, snapshot, &statement, Parameters::None).await?;
+        }
+        let (definition, starts) = (Arc::clone(&self.definition), dirty.starts(day).clone());
+        let compared = tokio::task::spawn_blocking(move || {
+            let recomputed = conform(definition.target, &selected)?;
+            check_keys(&recomputed, &definition.keys)?;
+            restate(&concat_batches(&definition.target.arrow_schema(), &existing)?, &recomputed, &starts)
+        });
+        let compared = compared.await.map_err(|error| {
+            QueryError::internal(format!("rollup {}: comparing the windows ended: {error}", self.definition.name))
+        })?;
+        let Some(restatement) = compared? else { return Ok(None) };
+        let mut adds = Vec::new();
+        if restatement.day.num_rows() > 0 {
+            let name = format!("rollup-{:032x}", self.ambient.random_u128());
+            adds = segment::write(&self.target, &[restatement.day], &name).await?;
+        }
+        Ok(Some(Rewritten { removes, adds, windows: restatement.windows, rows: restatement.rows }))
+    }
+
+    /// All rows of a statement over one table at one snapshot, without hot rows.
+    async fn rows(
+        &self,
+        table: &Arc<Table>,
+        snapshot: Arc<Snapshot>,
+        statement: &str,
+        parameters: Parameters,
+    ) -> Result<Vec<RecordBatch>, QueryError> {
+        Ok(self.stream(table, snapshot, statement, parameters).await?.try_collect().await?)
+    }
+
+    async fn stream(
+        &self,
+        table: &Arc<Table>,
+        snapshot: Arc<Snapshot>,
+        statement: &str,
+        parameters: Parameters,
+    ) -> Result<SendableRecordBatchStream, QueryError> {
+        let view = TableView { table: Arc::clone(table), snapshot, hot: Vec::new() };
+        self.engine.sql_over(Arc::new(Pinned(view)), &self.tenant, statement, parameters, BOUNDS).await
+    }
+
+    fn random_fraction(&self) -> f64 {
+        (self.ambient.random_u128() >> 64) as f64 / 2f64.powi(64)
+    }
+}
+
+/// One table at one snapshot: what a statement of a rollup may see.
+#[derive(Debug)]
+struct Pinned(TableView);
+
+#[async_trait]
+impl TableSource for Pinned {
+    fn tables(&self, _tenant: &str) -> Vec<&'static TableSpec> {
+        vec![self.0.table.spec()]
+    }
+
+    async fn view(&self, _tenant: &str, table: &str) -> spanlake_storage::Result<Option<TableView>> {
+        Ok((table == self.0.table.spec().name).then(|| self.0.clone()))
+    }
+}

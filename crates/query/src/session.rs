@@ -1,0 +1,190 @@
+//! The session of one statement: functions and settings shared by all, and the tables of one tenant.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::common::exec_datafusion_err;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::SessionStateDefaults;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::TrackConsumersPool;
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::prelude::SessionConfig;
+use object_store::ObjectStore;
+use parking_lot::RwLock;
+use spanlake_schema::TableSpec;
+use spanlake_storage::TableSource;
+use tokio::sync::OnceCell;
+
+use crate::cooperation::CooperativeJoins;
+use crate::functions::scalar_functions;
+use crate::pool::QueryPool;
+use crate::table::ViewTable;
+use crate::{QueryError, QueryOptions};
+
+/// The catalogue that every tenant sees as its own.
+const CATALOG: &str = "spanlake";
+
+/// Its only schema.
+const SCHEMA: &str = "public";
+
+/// Bytes of Parquet footers kept in memory.
+const FOOTER_CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// How many consumers an out-of-memory message names.
+const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4);
+
+/// Memory, spill files and stores of all statements.
+pub(crate) fn runtime_env(options: &QueryOptions) -> Result<Arc<RuntimeEnv>, QueryError> {
+    let pool = TrackConsumersPool::new(QueryPool::new(options.memory_limit_bytes, options.threads), NAMED_CONSUMERS);
+    let disk = DiskManagerBuilder::default()
+        .with_mode(DiskManagerMode::OsTmpDirectory)
+        .with_max_temp_directory_size(options.spill_limit_bytes);
+    let env = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        .with_disk_manager_builder(disk)
+        .with_object_store_registry(Arc::new(LakeStores::default()))
+        .with_metadata_cache_limit(FOOTER_CACHE_BYTES.min(options.memory_limit_bytes / 4))
+        .build_arc()?;
+    Ok(env)
+}
+
+/// Functions and settings; no table. Cloned for each statement, which copies a few maps of pointers.
+pub(crate) fn base_state(options: &QueryOptions, env: Arc<RuntimeEnv>) -> SessionState {
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true)
+        .with_target_partitions(options.threads.max(1));
+    let settings = config.options_mut();
+    settings.sql_parser.collect_spans = true;
+    settings.sql_parser.map_string_types_to_utf8view = false;
+    settings.execution.parquet.pushdown_filters = true;
+    settings.execution.parquet.reorder_filters = true;
+    settings.execution.parquet.bloom_filter_on_read = true;
+    settings.execution.parquet.enable_page_index = true;
+    settings.execution.parquet.schema_force_view_types = false;
+    // A sort sets this much aside for its merge, in every partition, before it can spill: a small memory limit would be
+    // spent on it.
+    let share = options.memory_limit_bytes / (options.threads.max(1) * 16);
+    settings.execution.sort_spill_reservation_bytes = share.min(settings.execution.sort_spill_reservation_bytes);
+    SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(env)
+        .with_catalog_list(Arc::new(OneCatalog(None)))
+        .with_expr_planners(SessionStateDefaults::default_expr_planners())
+        .with_scalar_functions(scalar_functions())
+        .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
+        .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .with_table_function_list(SessionStateDefaults::default_table_functions())
+        .with_physical_optimizer_rule(Arc::new(CooperativeJoins))
+        .build()
+}
+
+/// The state of one statement: the base and the tables of one tenant, each captured once, when first named.
+pub(crate) fn statement_state(base: &SessionState, source: Arc<dyn TableSource>, tenant: &str) -> SessionState {
+    let mut state = base.clone();
+    let tables =
+        source.tables(tenant).into_iter().map(|spec| (spec.name, Captured { spec, view: OnceCell::new() })).collect();
+    let schema = TenantSchema { source, tenant: tenant.to_owned(), tables };
+    state.register_catalog_list(Arc::new(OneCatalog(Some(Arc::new(TenantCatalog(Arc::new(schema)))))));
+    state.mark_start_execution();
+    state
+}
+
+/// A list of one catalogue that cannot grow.
+#[derive(Debug)]
+struct OneCatalog(Option<Arc<TenantCatalog>>);
+
+impl CatalogProviderList for OneCatalog {
+    fn register_catalog(&self, _: String, _: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
+        None
+    }
+
+    fn catalog_names(&self) -> Vec<String> {
+        self.0.iter().map(|_| CATALOG.to_owned()).collect()
+    }
+
+    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
+        let catalog = self.0.as_ref().filter(|_| name == CATALOG)?;
+        Some(Arc::clone(catalog) as Arc<dyn CatalogProvider>)
+    }
+}
+
+#[derive(Debug)]
+struct TenantCatalog(Arc<TenantSchema>);
+
+impl CatalogProvider for TenantCatalog {
+    fn schema_names(&self) -> Vec<String> {
+        vec![SCHEMA.to_owned()]
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        (name == SCHEMA).then(|| Arc::clone(&self.0) as Arc<dyn SchemaProvider>)
+    }
+}
+
+/// The tables of one tenant as one statement sees them.
+#[derive(Debug)]
+struct TenantSchema {
+    source: Arc<dyn TableSource>,
+    tenant: String,
+    tables: HashMap<&'static str, Captured>,
+}
+
+#[derive(Debug)]
+struct Captured {
+    spec: &'static TableSpec,
+    view: OnceCell<Option<Arc<ViewTable>>>,
+}
+
+#[async_trait]
+impl SchemaProvider for TenantSchema {
+    fn table_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.tables.keys().map(|name| (*name).to_owned()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Every mention of a table in a statement gets the same view, so that a table joined with itself agrees with itself.
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(captured) = self.tables.get(name) else { return Ok(None) };
+        let view = captured
+            .view
+            .get_or_try_init(|| async {
+                let view = self.source.view(&self.tenant, captured.spec.name).await.map_err(QueryError::from)?;
+                Ok::<_, DataFusionError>(view.map(|view| Arc::new(ViewTable::new(view))))
+            })
+            .await?;
+        Ok(view.as_ref().map(|view| Arc::clone(view) as Arc<dyn TableProvider>))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.tables.contains_key(name)
+    }
+}
+
+/// The stores that scans registered, and no other: DataFusion's own registry would hand out the local file system.
+#[derive(Debug, Default)]
+struct LakeStores(RwLock<HashMap<String, Arc<dyn ObjectStore>>>);
+
+impl ObjectStoreRegistry for LakeStores {
+    fn register_store(&self, url: &url::Url, store: Arc<dyn ObjectStore>) -> Option<Arc<dyn ObjectStore>> {
+        self.0.write().insert(key(url), store)
+    }
+
+    fn get_store(&self, url: &url::Url) -> Result<Arc<dyn ObjectStore>> {
+        let store = self.0.read().get(&key(url)).cloned();
+        store.ok_or_else(|| exec_datafusion_err!("no store is registered for {url}"))
+    }
+}
+
+fn key(url: &url::Url) -> String {
+    format!("{}://{}", url.scheme(), url.authority())
+}
