@@ -1,0 +1,462 @@
+//! An object store that fails when told to, or by seed.
+
+use std::fmt::{self, Display};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
+};
+use parking_lot::Mutex;
+
+use crate::SplitMix64;
+
+/// What is asked of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// A whole object is put, conditionally or not.
+    Put,
+    /// A multipart upload begins.
+    PutMultipart,
+    /// A part of a multipart upload.
+    PutPart,
+    /// A multipart upload is completed.
+    Complete,
+    /// An object, its ranges or its head are read.
+    Get,
+    /// An object is deleted.
+    Delete,
+    /// Objects are listed.
+    List,
+    /// An object is copied or renamed.
+    Copy,
+}
+
+/// How an operation goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// An error, and nothing was done.
+    Fail,
+    /// It was done, but the answer is an error: the connection broke after the request went through.
+    LostAnswer,
+    /// A get breaks off half way with an error; a put leaves half of the object and answers with an error. Other
+    /// operations fail.
+    Truncate,
+    /// It is done, after this time by tokio's clock.
+    Delay(Duration),
+}
+
+/// One fault that waits for its operation.
+#[derive(Clone, Debug)]
+struct Injection {
+    operation: Operation,
+    path_part: String,
+    /// How many matching operations still pass unharmed.
+    skip: u64,
+    /// How many are hit after those.
+    hits: u64,
+    fault: Fault,
+}
+
+#[derive(Debug, Default)]
+struct Plan {
+    injections: Vec<Injection>,
+    by_seed: Option<(SplitMix64, u64, Vec<Fault>)>,
+    log: Vec<(Operation, String)>,
+    injected: u64,
+}
+
+impl Plan {
+    /// Takes note of an operation and says what goes wrong with it.
+    fn meet(&mut self, operation: Operation, path: &str) -> Option<Fault> {
+        self.log.push((operation, path.to_owned()));
+        let mut fault = None;
+        for injection in &mut self.injections {
+            if injection.operation != operation || !path.contains(&injection.path_part) || injection.hits == 0 {
+                continue;
+            }
+            if injection.skip > 0 {
+                injection.skip -= 1;
+            } else if fault.is_none() {
+                injection.hits -= 1;
+                fault = Some(injection.fault);
+            }
+        }
+        if fault.is_none()
+            && let Some((random, per_mille, faults)) = &mut self.by_seed
+            && random.chance(*per_mille)
+        {
+            fault = Some(*random.pick(faults));
+        }
+        self.injected += u64::from(fault.is_some());
+        fault
+    }
+}
+
+/// Wraps a store and makes its operations fail. Clones share the plan, so that a test keeps one and gives one away.
+///
+/// ```
+/// use object_store::{ObjectStoreExt, memory::InMemory, path::Path};
+/// use spanlake_testkit::{Fault, FaultyStore, Operation};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let store = FaultyStore::new(InMemory::new());
+/// store.inject(Operation::Put, "_delta_log", 2, Fault::LostAnswer);
+/// let path = Path::from("spans/_delta_log/00000000000000000000.json");
+/// assert!(store.put(&path, "first".into()).await.is_ok());
+/// assert!(store.put(&path, "second".into()).await.is_err());
+/// assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "second");
+/// # });
+/// ```
+#[derive(Debug)]
+pub struct FaultyStore<S> {
+    inner: Arc<S>,
+    plan: Arc<Mutex<Plan>>,
+}
+
+impl<S> Clone for FaultyStore<S> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), plan: Arc::clone(&self.plan) }
+    }
+}
+
+impl<S: ObjectStore> FaultyStore<S> {
+    /// A store that works, until told otherwise.
+    pub fn new(inner: S) -> Self {
+        Self { inner: Arc::new(inner), plan: Arc::default() }
+    }
+
+    /// Hits the `nth` (from 1, counted from now) of these operations whose path contains `path_part`.
+    pub fn inject(&self, operation: Operation, path_part: &str, nth: u64, fault: Fault) {
+        self.inject_run(operation, path_part, nth, 1, fault);
+    }
+
+    /// Hits a run of these operations: `hits` of them, from the `nth` on. `u64::MAX` hits all until
+    /// [`FaultyStore::heal`].
+    pub fn inject_run(&self, operation: Operation, path_part: &str, nth: u64, hits: u64, fault: Fault) {
+        assert!(nth > 0, "operations are counted from 1");
+        let injection = Injection { operation, path_part: path_part.to_owned(), skip: nth - 1, hits, fault };
+        self.plan.lock().injections.push(injection);
+    }
+
+    /// From now on any operation fails with this many chances in a thousand, with one of these faults.
+    pub fn fail_by_seed(&self, seed: u64, per_mille: u64, faults: &[Fault]) {
+        self.plan.lock().by_seed = Some((SplitMix64::new(seed), per_mille, faults.to_vec()));
+    }
+
+    /// Works again, whatever was planned.
+    pub fn heal(&self) {
+        let mut plan = self.plan.lock();
+        plan.injections.clear();
+        plan.by_seed = None;
+    }
+
+    /// How many faults took place.
+    pub fn injected(&self) -> u64 {
+        self.plan.lock().injected
+    }
+
+    /// How many of these operations were asked for, failed ones included, on paths that contain `path_part`.
+    pub fn count(&self, operation: Operation, path_part: &str) -> usize {
+        let plan = self.plan.lock();
+        plan.log.iter().filter(|(asked, path)| *asked == operation && path.contains(path_part)).count()
+    }
+
+    async fn meet(&self, operation: Operation, path: &Path) -> Option<Fault> {
+        meet(&self.plan, operation, path.as_ref()).await
+    }
+}
+
+/// Lets a delay pass here, so that only faults that change the answer are left.
+async fn meet(plan: &Mutex<Plan>, operation: Operation, path: &str) -> Option<Fault> {
+    let fault = plan.lock().meet(operation, path);
+    if let Some(Fault::Delay(time)) = fault {
+        tokio::time::sleep(time).await;
+        return None;
+    }
+    fault
+}
+
+fn injected(operation: Operation, path: &str) -> Error {
+    Error::Generic { store: "FaultyStore", source: format!("injected fault on {operation:?} of {path}").into() }
+}
+
+impl<S: ObjectStore> Display for FaultyStore<S> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "FaultyStore({})", self.inner)
+    }
+}
+
+#[async_trait]
+impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let lost = Err(injected(Operation::Put, location.as_ref()));
+        match self.meet(Operation::Put, location).await {
+            None | Some(Fault::Delay(_)) => self.inner.put_opts(location, payload, opts).await,
+            Some(Fault::Fail) => lost,
+            Some(Fault::LostAnswer) => {
+                // A conditional put that really lost its race says so: an answer that did arrive.
+                self.inner.put_opts(location, payload, opts).await?;
+                lost
+            }
+            Some(Fault::Truncate) => {
+                let whole = Bytes::from(payload);
+                let half = whole.slice(..whole.len() / 2);
+                self.inner.put_opts(location, half.into(), opts).await?;
+                lost
+            }
+        }
+    }
+
+    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        match self.meet(Operation::PutMultipart, location).await {
+            None | Some(Fault::Delay(_)) => {}
+            Some(_) => return Err(injected(Operation::PutMultipart, location.as_ref())),
+        }
+        let inner = self.inner.put_multipart_opts(location, opts).await?;
+        Ok(Box::new(FaultyUpload { inner, path: location.to_string(), plan: Arc::clone(&self.plan) }))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        match self.meet(Operation::Get, location).await {
+            None | Some(Fault::Delay(_)) => self.inner.get_opts(location, options).await,
+            Some(Fault::Fail | Fault::LostAnswer) => Err(injected(Operation::Get, location.as_ref())),
+            Some(Fault::Truncate) => {
+                let whole = self.inner.get_opts(location, options).await?;
+                Ok(break_off(whole, location.to_string()))
+            }
+        }
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        match self.meet(Operation::Get, location).await {
+            None | Some(Fault::Delay(_)) => self.inner.get_ranges(location, ranges).await,
+            Some(_) => Err(injected(Operation::Get, location.as_ref())),
+        }
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let store = self.clone();
+        let one = move |location: Result<Path>| {
+            let store = store.clone();
+            async move {
+                let location = location?;
+                let fault = store.meet(Operation::Delete, &location).await;
+                if matches!(fault, Some(Fault::Fail | Fault::Truncate)) {
+                    return Err(injected(Operation::Delete, location.as_ref()));
+                }
+                let only = futures::stream::iter([Ok(location.clone())]).boxed();
+                let answer = store.inner.delete_stream(only).next().await;
+                if fault == Some(Fault::LostAnswer) {
+                    return Err(injected(Operation::Delete, location.as_ref()));
+                }
+                answer.unwrap_or(Ok(location))
+            }
+        };
+        locations.then(one).boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.faulty_list(prefix, self.inner.list(prefix))
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.faulty_list(prefix, self.inner.list_with_offset(prefix, offset))
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let path = prefix.map(ToString::to_string).unwrap_or_default();
+        match meet(&self.plan, Operation::List, &path).await {
+            None | Some(Fault::Delay(_)) => self.inner.list_with_delimiter(prefix).await,
+            Some(_) => Err(injected(Operation::List, &path)),
+        }
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        match self.meet(Operation::Copy, to).await {
+            None | Some(Fault::Delay(_)) => self.inner.copy_opts(from, to, options).await,
+            Some(Fault::Fail | Fault::Truncate) => Err(injected(Operation::Copy, to.as_ref())),
+            Some(Fault::LostAnswer) => {
+                self.inner.copy_opts(from, to, options).await?;
+                Err(injected(Operation::Copy, to.as_ref()))
+            }
+        }
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        match self.meet(Operation::Copy, to).await {
+            None | Some(Fault::Delay(_)) => self.inner.rename_opts(from, to, options).await,
+            Some(Fault::Fail | Fault::Truncate) => Err(injected(Operation::Copy, to.as_ref())),
+            Some(Fault::LostAnswer) => {
+                self.inner.rename_opts(from, to, options).await?;
+                Err(injected(Operation::Copy, to.as_ref()))
+            }
+        }
+    }
+}
+
+impl<S: ObjectStore> FaultyStore<S> {
+    /// A list that fails does so at its first item.
+    fn faulty_list(
+        &self,
+        prefix: Option<&Path>,
+        inner: BoxStream<'static, Result<ObjectMeta>>,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let path = prefix.map(ToString::to_string).unwrap_or_default();
+        let plan = Arc::clone(&self.plan);
+        futures::stream::once(async move {
+            match meet(&plan, Operation::List, &path).await {
+                None | Some(Fault::Delay(_)) => inner,
+                Some(_) => futures::stream::iter([Err(injected(Operation::List, &path))]).boxed(),
+            }
+        })
+        .flatten()
+        .boxed()
+    }
+}
+
+/// The first half of an answer, then an error.
+fn break_off(whole: GetResult, path: String) -> GetResult {
+    let (meta, range, attributes) = (whole.meta.clone(), whole.range.clone(), whole.attributes.clone());
+    let payload = futures::stream::once(async move {
+        let broken = Err(injected(Operation::Get, &path));
+        match whole.bytes().await {
+            Ok(bytes) => vec![Ok(bytes.slice(..bytes.len() / 2)), broken],
+            Err(error) => vec![Err(error)],
+        }
+    })
+    .flat_map(futures::stream::iter)
+    .boxed();
+    GetResult { payload: GetResultPayload::Stream(payload), meta, range, attributes }
+}
+
+#[derive(Debug)]
+struct FaultyUpload {
+    inner: Box<dyn MultipartUpload>,
+    path: String,
+    plan: Arc<Mutex<Plan>>,
+}
+
+#[async_trait]
+impl MultipartUpload for FaultyUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let part = self.inner.put_part(data);
+        let (plan, path) = (Arc::clone(&self.plan), self.path.clone());
+        Box::pin(async move {
+            let fault = meet(&plan, Operation::PutPart, &path).await;
+            if matches!(fault, Some(Fault::Fail | Fault::Truncate)) {
+                return Err(injected(Operation::PutPart, &path));
+            }
+            part.await?;
+            if fault == Some(Fault::LostAnswer) {
+                return Err(injected(Operation::PutPart, &path));
+            }
+            Ok(())
+        })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let fault = meet(&self.plan, Operation::Complete, &self.path).await;
+        if matches!(fault, Some(Fault::Fail | Fault::Truncate)) {
+            return Err(injected(Operation::Complete, &self.path));
+        }
+        let result = self.inner.complete().await?;
+        if fault == Some(Fault::LostAnswer) {
+            return Err(injected(Operation::Complete, &self.path));
+        }
+        Ok(result)
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.inner.abort().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+    use object_store::path::Path;
+    use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
+
+    use super::{Fault, FaultyStore, Operation};
+
+    fn store() -> (FaultyStore<InMemory>, Path) {
+        (FaultyStore::new(InMemory::new()), Path::from("table/part-1.parquet"))
+    }
+
+    #[tokio::test]
+    async fn fails_only_the_nth_operation_on_a_matching_path() {
+        let (store, path) = store();
+        store.inject(Operation::Put, "part-", 2, Fault::Fail);
+        store.put(&path, "one".into()).await.unwrap();
+        store.put(&Path::from("elsewhere"), "other".into()).await.unwrap();
+        let error = store.put(&path, "two".into()).await.unwrap_err();
+        assert!(error.to_string().contains("injected fault on Put of table/part-1.parquet"), "{error}");
+        assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "one");
+        store.put(&path, "three".into()).await.unwrap();
+        assert_eq!((store.injected(), store.count(Operation::Put, "part-")), (1, 3));
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_was_carried_out_and_a_lost_race_is_told() {
+        let (store, path) = store();
+        store.inject_run(Operation::Put, "", 1, 2, Fault::LostAnswer);
+        let create = || PutMode::Create.into();
+        assert!(matches!(store.put_opts(&path, "mine".into(), create()).await, Err(Error::Generic { .. })));
+        assert!(matches!(store.put_opts(&path, "theirs".into(), create()).await, Err(Error::AlreadyExists { .. })));
+        assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "mine");
+    }
+
+    #[tokio::test]
+    async fn truncates_puts_and_gets() {
+        let (store, path) = store();
+        store.inject(Operation::Put, "", 1, Fault::Truncate);
+        assert!(store.put(&path, "12345678".into()).await.is_err());
+        assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "1234");
+        store.inject(Operation::Get, "", 1, Fault::Truncate);
+        assert!(store.get(&path).await.unwrap().bytes().await.is_err());
+        assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "1234");
+    }
+
+    #[tokio::test]
+    async fn fails_by_seed_until_healed_and_repeats_itself() {
+        async fn outcomes(seed: u64) -> Vec<bool> {
+            let (store, path) = store();
+            store.fail_by_seed(seed, 300, &[Fault::Fail, Fault::LostAnswer]);
+            let mut outcomes = Vec::new();
+            for _ in 0..50 {
+                outcomes.push(store.put(&path, "x".into()).await.is_ok());
+            }
+            store.heal();
+            assert!(store.put(&path, "x".into()).await.is_ok());
+            outcomes
+        }
+        let first = outcomes(3).await;
+        assert!(first.contains(&true) && first.contains(&false));
+        assert_eq!(first, outcomes(3).await);
+        assert_ne!(first, outcomes(4).await);
+    }
+
+    #[tokio::test]
+    async fn multipart_uploads_lists_and_deletes_fail_too() {
+        let (store, path) = store();
+        store.inject(Operation::Complete, "", 1, Fault::LostAnswer);
+        let mut upload = store.put_multipart(&path).await.unwrap();
+        upload.put_part("body".into()).await.unwrap();
+        assert!(upload.complete().await.is_err());
+        assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "body");
+        store.inject(Operation::List, "", 1, Fault::Fail);
+        assert!(store.list_with_delimiter(None).await.is_err());
+        store.inject(Operation::Delete, "", 1, Fault::Fail);
+        assert!(store.delete(&path).await.is_err());
+        store.delete(&path).await.unwrap();
+        assert!(matches!(store.head(&path).await, Err(Error::NotFound { .. })));
+    }
+}
