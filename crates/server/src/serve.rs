@@ -1,0 +1,266 @@
+//! From a configuration to a running server, and down again.
+//!
+//! Order matters. Sockets are bound before the lake is opened, so that a wrong address costs nothing and health checks are
+//! answered during a long replay; the lake is closed last, when no request can come any more.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::json;
+use spanlake_ingest::{Ingest, IngestOptions, TraceDecoder};
+use spanlake_query::rollup::Rollups;
+use spanlake_query::{QueryEngine, QueryOptions};
+use spanlake_schema::{Ambient, System};
+use spanlake_storage::{Lake, LakeOptions, Store, TableSource};
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::body::{BodyBudget, BodyReader};
+use crate::config::{Ack, Config, QueryConfig, format_bytes, format_duration};
+use crate::demo::{self, DemoOptions};
+use crate::gate::{Gate, Services};
+use crate::http_api::Api;
+use crate::listener::Listener;
+use crate::otlp_http::Receiver;
+use crate::shutdown::{Stop, stop_on_signals};
+use crate::{control, http_api, otlp_grpc, otlp_http};
+
+/// Time for requests under way to end.
+const REQUESTS_GRACE: Duration = Duration::from_secs(10);
+
+/// Time for the last flush and commit. What is not committed by then is in the log.
+const COMMIT_GRACE: Duration = Duration::from_secs(60);
+
+/// How a server is run, beside its configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ServeOptions {
+    /// Print the addresses as one JSON line once ready, instead of a banner for people.
+    pub(crate) print_addresses: bool,
+    /// Make traffic.
+    pub(crate) demo: Option<DemoOptions>,
+}
+
+/// Runs a server until a signal ends it.
+pub(crate) async fn run(config: Config, options: ServeOptions) -> anyhow::Result<()> {
+    let store = Store::open(&config.storage.store)?;
+    let listeners = Listeners::bind(&config).await?;
+    let addresses = listeners.addresses();
+    let stop = Stop::new();
+    stop_on_signals(stop.clone()).context("cannot listen for signals")?;
+    let gate = Gate::new(stop.clone());
+    let store_url = store.url().to_owned();
+    tracing::info!(
+        store = store_url,
+        wal_dir = %config.storage.wal_dir.display(),
+        otlp_grpc = %addresses.otlp_grpc,
+        otlp_http = %addresses.otlp_http,
+        http = %addresses.http,
+        control = %addresses.control,
+        "spanlake {} is starting", env!("CARGO_PKG_VERSION")
+    );
+    log_limits(&config);
+    let serving = listeners.serve(&config, &gate, &stop, &store_url);
+    // A signal during a long replay ends it: nothing was acknowledged yet, and the log still holds the rest.
+    let services = tokio::select! {
+        services = open(&config, store, Arc::new(System)) => services?,
+        () = stop.requested() => return Ok(()),
+    };
+    let lake = Arc::clone(&services.lake);
+    let rollups = Arc::clone(&services.rollups);
+    gate.open(services);
+    let background = Background(vec![
+        tokio::spawn(async move { rollups.run_scheduled().await }).abort_handle(),
+        tokio::spawn(announce_and_demo(addresses, store_url, options, stop.clone())).abort_handle(),
+    ]);
+    stop.requested().await;
+    drop(background);
+    end(serving, &lake).await
+}
+
+/// Tasks that end with the server.
+struct Background(Vec<AbortHandle>);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.0.iter().for_each(AbortHandle::abort);
+    }
+}
+
+async fn end(mut serving: JoinSet<()>, lake: &Lake) -> anyhow::Result<()> {
+    let all_ended = async { while serving.join_next().await.is_some() {} };
+    if tokio::time::timeout(REQUESTS_GRACE, all_ended).await.is_err() {
+        tracing::warn!("some requests took longer than {} and were cut off", format_duration(REQUESTS_GRACE));
+    }
+    serving.shutdown().await;
+    let kept = "what is not committed stays in the write-ahead log until the next start";
+    match tokio::time::timeout(COMMIT_GRACE, lake.shutdown()).await {
+        Ok(result) => result.context(kept)?,
+        Err(_) => anyhow::bail!("the last commit took longer than {}: {kept}", format_duration(COMMIT_GRACE)),
+    }
+    tracing::info!("all is committed, good-bye");
+    Ok(())
+}
+
+/// Opens everything behind the listeners.
+async fn open(config: &Config, store: Store, ambient: Arc<dyn Ambient>) -> anyhow::Result<Services> {
+    let storage = &config.storage;
+    let lake_options = LakeOptions {
+        store,
+        wal_dir: storage.wal_dir.clone(),
+        wal_limit_bytes: storage.wal_limit_bytes,
+        hot_limit_bytes: storage.hot_limit_bytes,
+        flush_interval: storage.effective_flush_interval(),
+        flush_bytes: storage.flush_bytes,
+        ack_on_commit: storage.ack == Ack::Commit,
+        ambient: Arc::clone(&ambient),
+    };
+    let lake = Lake::open(lake_options, Arc::new(TraceDecoder::default())).await?;
+    let ingest_options = IngestOptions {
+        message_limit_bytes: config.ingest.message_limit_bytes,
+        in_flight_limit_bytes: config.ingest.in_flight_limit_bytes,
+        ambient: Arc::clone(&ambient),
+    };
+    let ingest = Ingest::new(Arc::clone(&lake), ingest_options);
+    let engine = QueryEngine::new(Arc::clone(&lake) as Arc<dyn TableSource>, query_options(&config.query))?;
+    let rollups = Rollups::open(Arc::clone(&lake), Arc::clone(&engine), ambient).await.context("rollups")?;
+    Ok(Services { lake, ingest, engine, rollups })
+}
+
+/// The engine's bounds, as configured.
+pub(crate) fn query_options(config: &QueryConfig) -> QueryOptions {
+    QueryOptions {
+        memory_limit_bytes: config.memory_limit_bytes,
+        spill_limit_bytes: config.spill_limit_bytes,
+        timeout: config.timeout,
+        row_limit: config.row_limit,
+        concurrency: config.concurrency,
+        threads: config.threads,
+    }
+}
+
+fn log_limits(config: &Config) {
+    tracing::info!(
+        hot = format_bytes(config.storage.hot_limit_bytes),
+        in_flight = format_bytes(config.ingest.in_flight_limit_bytes as u64),
+        wal = format_bytes(config.storage.wal_limit_bytes),
+        query_memory = format_bytes(config.query.memory_limit_bytes as u64),
+        query_spill = format_bytes(config.query.spill_limit_bytes),
+        flush_interval = format_duration(config.storage.effective_flush_interval()),
+        "limits"
+    );
+}
+
+/// Where a server listens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addresses {
+    otlp_grpc: SocketAddr,
+    otlp_http: SocketAddr,
+    http: SocketAddr,
+    control: SocketAddr,
+}
+
+struct Listeners {
+    otlp_grpc: Listener,
+    otlp_http: Listener,
+    http: Listener,
+    control: Listener,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let listen = &config.listen;
+        Ok(Self {
+            otlp_grpc: Listener::bind("otlp_grpc_addr", listen.otlp_grpc_addr).await?,
+            otlp_http: Listener::bind("otlp_http_addr", listen.otlp_http_addr).await?,
+            http: Listener::bind("http_addr", listen.http_addr).await?,
+            control: Listener::bind("flight_addr", listen.flight_addr).await?,
+        })
+    }
+
+    fn addresses(&self) -> Addresses {
+        Addresses {
+            otlp_grpc: self.otlp_grpc.address(),
+            otlp_http: self.otlp_http.address(),
+            http: self.http.address(),
+            control: self.control.address(),
+        }
+    }
+
+    /// Starts to serve; the gate is still closed.
+    fn serve(self, config: &Config, gate: &Arc<Gate>, stop: &Stop, store_url: &str) -> JoinSet<()> {
+        let limit = config.ingest.message_limit_bytes;
+        let budget = BodyBudget::new(config.ingest.in_flight_limit_bytes);
+        let receiver = |further_bytes: usize| {
+            Arc::new(Receiver {
+                gate: Arc::clone(gate),
+                bodies: BodyReader::new(limit.saturating_add(further_bytes), budget.clone()),
+                message_limit_bytes: limit,
+                path_prefixes: config.ingest.otlp_path_prefixes.clone(),
+            })
+        };
+        let facts = [
+            ("OTLP/gRPC", format!("http://{}", demo::reachable(self.otlp_grpc.address()))),
+            ("OTLP/HTTP", format!("http://{}/v1/traces", demo::reachable(self.otlp_http.address()))),
+            ("SQL", format!("POST http://{}/api/v1/sql", demo::reachable(self.http.address()))),
+            ("Control gRPC", format!("http://{}", demo::reachable(self.control.address()))),
+            ("Store", store_url.to_owned()),
+        ];
+        let api = Api::new(Arc::clone(gate), budget.clone(), &facts);
+        let routers = [
+            (self.otlp_grpc, otlp_grpc::router(receiver(otlp_grpc::PREFIX_BYTES))),
+            (self.otlp_http, otlp_http::router(receiver(0))),
+            (self.http, http_api::router(api)),
+            (self.control, control::router(Arc::clone(gate))),
+        ];
+        let mut serving = JoinSet::new();
+        for (listener, router) in routers {
+            serving.spawn(listener.serve(router, stop.clone()));
+        }
+        serving
+    }
+}
+
+async fn announce_and_demo(addresses: Addresses, store_url: String, options: ServeOptions, stop: Stop) {
+    tracing::info!("ready");
+    if options.print_addresses {
+        let line = BTreeMap::from([
+            ("otlp_grpc", addresses.otlp_grpc),
+            ("otlp_http", addresses.otlp_http),
+            ("http", addresses.http),
+            ("control", addresses.control),
+        ]);
+        println!("{}", json!(line));
+    } else {
+        println!("{}", banner(addresses, &store_url, options.demo.is_some()));
+    }
+    if let Some(demo_options) = options.demo
+        && let Err(error) = demo::run(addresses.otlp_grpc, demo_options, Arc::new(System)).await
+        // While the server ends, it is no news that a sender is cut off.
+        && !stop.is_requested()
+    {
+        tracing::error!("demo: {error:#}");
+    }
+}
+
+fn banner(addresses: Addresses, store_url: &str, is_demo: bool) -> String {
+    let [grpc, otlp_http, http] = [addresses.otlp_grpc, addresses.otlp_http, addresses.http].map(demo::reachable);
+    let server = if http.port() == 8080 { String::new() } else { format!(" --server http://{http}") };
+    let question =
+        "SELECT model, count(*) AS calls, sum(cost_usd) AS usd FROM spans WHERE model IS NOT NULL GROUP BY model";
+    let first = if is_demo {
+        format!("open http://{http} in a browser")
+    } else {
+        format!("OTEL_EXPORTER_OTLP_ENDPOINT=http://{grpc} <your application>")
+    };
+    format!(
+        "\nSpanlake {} is ready.\n\n  \
+         OTLP/gRPC  http://{grpc}\n  \
+         OTLP/HTTP  http://{otlp_http}/v1/traces\n  \
+         SQL        http://{http}\n  \
+         store      {store_url}\n\n\
+         Try next:\n\n  {first}\n  spanlake sql \"{question}\"{server}\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
