@@ -1,0 +1,55 @@
+//! OTLP in, SQL out: the real binary, on real sockets, with real directories and an S3 server, fed with what real libraries
+//! sent. Every test says in which scenario it gives which guarantee.
+
+#[path = "pipeline/captures.rs"]
+mod captures;
+#[path = "pipeline/command_line.rs"]
+mod command_line;
+#[path = "pipeline/delta_files.rs"]
+mod delta_files;
+#[path = "pipeline/durability.rs"]
+mod durability;
+#[path = "pipeline/meaning.rs"]
+mod meaning;
+#[path = "pipeline/object_store.rs"]
+mod object_store;
+#[path = "pipeline/protocol.rs"]
+mod protocol;
+#[path = "pipeline/sql_endpoint.rs"]
+mod sql_endpoint;
+#[path = "pipeline/visibility.rs"]
+mod visibility;
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message;
+use spanlake_schema::{Ambient, System};
+use spanlake_testkit::{ServerOptions, ServerProcess, Traffic, spans_of};
+
+/// How the binary under test is started: on a store and log of its own.
+fn server() -> ServerOptions {
+    ServerOptions::new(env!("CARGO_BIN_EXE_spanlake"))
+}
+
+/// Traffic that starts ten minutes ago, as seen by the server's clock.
+fn traffic(seed: u64) -> Traffic {
+    const TEN_MINUTES_NS: u64 = 600_000_000_000;
+    Traffic::new(seed).starting_at(System.now_unix_nano() - TEN_MINUTES_NS)
+}
+
+/// How many spans the server shows.
+async fn count_spans(server: &ServerProcess) -> i64 {
+    server.sql_int("SELECT count(*) FROM spans").await
+}
+
+/// Sends a request over HTTP and insists on its being stored whole.
+async fn export(server: &ServerProcess, request: &ExportTraceServiceRequest) -> i64 {
+    let answer = server.otlp_http().export(request.encode_to_vec()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.rejected_spans(), 0, "{}", answer.text());
+    spans_of(request).count() as i64
+}
+
+/// Identifiers of a span as the table shows them.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
