@@ -1,0 +1,296 @@
+//! What a span costs on its way in, step by step, each answer verified before it is timed.
+//!
+//! ```sh
+//! cargo bench --bench ingest
+//! ```
+//!
+//! Every figure is nanoseconds a span, the least of several rounds, with the ratio to a floor or peer measured in the
+//! same run: machines differ, ratios less so.
+
+#[path = "../src/allocator.rs"]
+mod allocator;
+
+use std::hint::black_box;
+use std::io::{Seek, SeekFrom, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
+use spanlake_ingest::{ContentEncoding, ContentType, Ingest, IngestOptions, Request, TraceDecoder};
+use spanlake_schema::{System, spans};
+use spanlake_storage::{Lake, LakeOptions, Store, TableSource, segment};
+use spanlake_testkit::{Traffic, spans_of};
+
+const REQUESTS: usize = 128;
+const SPANS_A_REQUEST: usize = 512;
+const ROUNDS: usize = 7;
+const RECEIVED: u64 = 1_763_700_000_000_000_000;
+
+/// The workload: bodies, and what is true of them.
+struct Load {
+    name: &'static str,
+    bodies: Vec<Bytes>,
+    spans: usize,
+    input_tokens: i64,
+}
+
+impl Load {
+    fn new(name: &'static str, mut traffic: Traffic) -> Self {
+        let requests: Vec<_> = (0..REQUESTS).map(|_| traffic.request(SPANS_A_REQUEST)).collect();
+        Self {
+            name,
+            bodies: requests.iter().map(|request| request.encode_to_vec().into()).collect(),
+            spans: requests.iter().map(|request| spans_of(request).count()).sum(),
+            input_tokens: requests.iter().flat_map(spans_of).map(input_tokens_of).sum(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.bodies.iter().map(Bytes::len).sum()
+    }
+}
+
+fn input_tokens_of(span: &Span) -> i64 {
+    let told = span.attributes.iter().find(|attribute| attribute.key == "gen_ai.usage.input_tokens");
+    match told.and_then(|attribute| attribute.value.as_ref()?.value.as_ref()) {
+        Some(Value::IntValue(tokens)) => *tokens,
+        _ => 0,
+    }
+}
+
+/// The least time of several rounds, in nanoseconds a span.
+fn time(load: &Load, mut work: impl FnMut()) -> f64 {
+    let mut least = Duration::MAX;
+    for _ in 0..ROUNDS {
+        let started = Instant::now();
+        work();
+        least = least.min(started.elapsed());
+    }
+    least.as_nanos() as f64 / load.spans as f64
+}
+
+fn report(step: &str, nanos: f64, against: &str, peer: f64) {
+    println!("  {step:<46} {nanos:>7.0} ns a span  {:>5.2} x {against} ({peer:.0} ns)", nanos / peer);
+}
+
+/// Visits every field of a message without keeping any: the least a reader of protobuf can do.
+fn visit(mut bytes: &[u8], depth: usize) -> usize {
+    let mut fields = 0;
+    while !bytes.is_empty() {
+        let (tag, rest) = varint(bytes);
+        fields += 1;
+        bytes = match tag & 7 {
+            0 => varint(rest).1,
+            1 => &rest[8..],
+            5 => &rest[4..],
+            _ => {
+                let (length, rest) = varint(rest);
+                let (inner, rest) = rest.split_at(length as usize);
+                // Messages by their places in the schema: resource and scope spans, spans, then attributes and their
+                // values at depth 4; events, links and status are visited as leaves, at depth 6.
+                let below = match (depth, tag >> 3) {
+                    (0, _) | (1 | 2, 1 | 2) | (3, 9) | (4, 2) => Some(depth + 1),
+                    (3, 11 | 13 | 15) => Some(6),
+                    _ => None,
+                };
+                if let Some(below) = below {
+                    fields += visit(inner, below);
+                }
+                rest
+            }
+        };
+    }
+    fields
+}
+
+fn varint(bytes: &[u8]) -> (u64, &[u8]) {
+    let mut value = 0;
+    for (index, &byte) in bytes.iter().enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte < 0x80 {
+            return (value, &bytes[index + 1..]);
+        }
+    }
+    (value, &[])
+}
+
+fn decode(load: &Load) -> Vec<RecordBatch> {
+    let decoder = TraceDecoder::default();
+    load.bodies.iter().flat_map(|body| decoder.decode_traces(body, RECEIVED).unwrap()).collect()
+}
+
+fn verify(load: &Load, batches: &[RecordBatch]) {
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    assert_eq!(rows, load.spans, "every span is a row");
+    let columns = batches.iter().map(|batch| batch.column_by_name("input_tokens").unwrap());
+    let sum: i64 = columns.filter_map(|column| arrow::compute::sum(column.as_primitive::<Int64Type>())).sum();
+    assert_eq!(sum, load.input_tokens, "every token is counted");
+}
+
+/// Walking: the wire alone, prost, columns. Returns the floor.
+fn walk(load: &Load) -> f64 {
+    let decoder = TraceDecoder::default();
+    verify(load, &decode(load));
+    let floor = time(load, || {
+        black_box(load.bodies.iter().map(|body| visit(body, 0)).sum::<usize>());
+    });
+    let prost = time(load, || {
+        for body in &load.bodies {
+            black_box(ExportTraceServiceRequest::decode(body.clone()).unwrap());
+        }
+    });
+    let columns = time(load, || {
+        for body in &load.bodies {
+            black_box(decoder.decode_traces(body, RECEIVED).unwrap());
+        }
+    });
+    report("visit every field, keep nothing", floor, "itself: a floor", floor);
+    report("prost structs, no columns yet", prost, "that floor", floor);
+    report("walk into priced Arrow columns", columns, "prost structs", prost);
+    floor
+}
+
+/// Parquet: our encoding against compressing the same request bytes, which no column format can avoid. Returns the floor.
+fn parquet(load: &Load) -> f64 {
+    let batches = decode(load);
+    let encoded = segment::encode(&spans::SPEC, &batches).unwrap();
+    let size = encoded.bytes.len();
+    let builder = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(encoded.bytes).unwrap();
+    let read: Vec<RecordBatch> = builder.build().unwrap().map(Result::unwrap).collect();
+    verify(load, &read);
+    let mut compressor = zstd::bulk::Compressor::new(1).unwrap();
+    let floor = time(load, || {
+        for body in &load.bodies {
+            black_box(compressor.compress(body).unwrap());
+        }
+    });
+    let ours = time(load, || {
+        black_box(segment::encode(&spans::SPEC, &batches).unwrap());
+    });
+    report("zstd 1 of the request bytes", floor, "itself: a floor", floor);
+    report("Parquet of all columns, zstd 1", ours, "that floor", floor);
+    println!("  Parquet takes {} bytes a span of {} on the wire", size / load.spans, load.bytes() / load.spans);
+    floor
+}
+
+/// Writing and syncing the same bytes to a file that is there already, one sync a request.
+fn log_floor(load: &Load) -> f64 {
+    let folder = tempfile::tempdir().unwrap();
+    let mut file = std::fs::File::create(folder.path().join("floor")).unwrap();
+    file.write_all(&vec![0; load.bytes()]).unwrap();
+    file.sync_all().unwrap();
+    time(load, || {
+        file.seek(SeekFrom::Start(0)).unwrap();
+        for body in &load.bodies {
+            file.write_all(body).unwrap();
+            file.sync_data().unwrap();
+        }
+    })
+}
+
+/// Processor time of this process, all threads, in nanoseconds: the kernel's own count, in ticks of 10 ms.
+fn cpu_nanos() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) * 1e7
+}
+
+/// From a request's bytes to its Delta commit, by way of the log.
+async fn end_to_end(load: &Load, floor: f64) {
+    const ROUNDS: usize = 8;
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(options(folder.path()), Arc::new(TraceDecoder::default())).await.unwrap();
+    let options =
+        IngestOptions { message_limit_bytes: 64 << 20, in_flight_limit_bytes: 1 << 30, ambient: Arc::new(System) };
+    let ingest = Arc::new(Ingest::new(Arc::clone(&lake), options));
+    // A server runs for long: the memory it needs at this rate has been touched before.
+    for _ in 0..ROUNDS {
+        send(&ingest, load).await;
+    }
+    lake.flush().await.unwrap();
+    let (started, cpu) = (Instant::now(), cpu_nanos());
+    for _ in 0..ROUNDS {
+        send(&ingest, load).await;
+    }
+    let acknowledged = started.elapsed();
+    lake.flush().await.unwrap();
+    let (wall, cpu) = (started.elapsed(), cpu_nanos() - cpu);
+    let view = lake.view("default", "spans").await.unwrap().unwrap();
+    let rows: u64 = view.snapshot.segments.iter().filter_map(|segment| segment.rows()).sum();
+    let spans = load.spans * ROUNDS;
+    assert_eq!(rows, 2 * spans as u64, "every span is committed once");
+    let a_span = |time: Duration| time.as_nanos() as f64 / spans as f64;
+    report("acknowledged, wall, two senders, two cores", a_span(acknowledged), "sum of floors", floor);
+    report("committed, wall", a_span(wall), "sum of floors", floor);
+    report("committed, processor time", cpu / spans as f64, "sum of floors", floor);
+    let stats = lake.stats();
+    println!(
+        "  {} flushes took {:.2} s, commits {:.2} s, {} log syncs {:.2} s, walking {:.2} s",
+        stats.flushes_total,
+        stats.flush_seconds_total,
+        stats.commit_seconds_total,
+        stats.wal_syncs_total,
+        stats.wal_sync_seconds_total,
+        ingest.stats().walk_seconds_total,
+    );
+    lake.shutdown().await.unwrap();
+}
+
+/// Two senders, each with its half of the requests.
+async fn send(ingest: &Arc<Ingest>, load: &Load) {
+    let halves = load.bodies.chunks(load.bodies.len().div_ceil(2));
+    let senders: Vec<_> = halves
+        .map(|bodies| {
+            let (ingest, bodies) = (Arc::clone(ingest), bodies.to_vec());
+            tokio::spawn(async move {
+                for body in bodies {
+                    let request = Request {
+                        tenant: "default".to_owned(),
+                        content_type: ContentType::Protobuf,
+                        content_encoding: ContentEncoding::Identity,
+                        body,
+                    };
+                    ingest.export_traces(request).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for sender in senders {
+        sender.await.unwrap();
+    }
+}
+
+fn options(folder: &std::path::Path) -> LakeOptions {
+    LakeOptions {
+        store: Store::open(folder.join("store").to_str().unwrap()).unwrap(),
+        wal_dir: folder.join("wal"),
+        wal_limit_bytes: 8 << 30,
+        hot_limit_bytes: 4 << 30,
+        flush_interval: Duration::from_secs(10),
+        flush_bytes: 64 << 20,
+        ack_on_commit: false,
+        ambient: Arc::new(System),
+    }
+}
+
+fn main() {
+    allocator::keep_freed_memory();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let loads =
+        [Load::new("with content", Traffic::new(1)), Load::new("without content", Traffic::new(1).without_content())];
+    for load in &loads {
+        let each = load.bytes() / load.spans;
+        println!("{}: {} spans of {each} bytes, {SPANS_A_REQUEST} a request", load.name, load.spans);
+        let (visited, compressed, logged) = (walk(load), parquet(load), log_floor(load));
+        report("write and sync the bytes, a sync a request", logged, "itself: a floor", logged);
+        runtime.block_on(end_to_end(load, visited + compressed + logged));
+        println!();
+    }
+}
