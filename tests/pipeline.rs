@@ -9,6 +9,8 @@ mod command_line;
 mod delta_files;
 #[path = "pipeline/durability.rs"]
 mod durability;
+#[path = "pipeline/kept_stores.rs"]
+mod kept_stores;
 #[path = "pipeline/meaning.rs"]
 mod meaning;
 #[path = "pipeline/object_store.rs"]

@@ -1,7 +1,11 @@
+#[cfg(test)]
+mod tests;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use chrono::DateTime;
 use datafusion::catalog::{Session, TableProvider};
@@ -36,7 +40,7 @@ pub(crate) struct ViewTable {
 
 impl ViewTable {
     pub(crate) fn new(view: TableView) -> Self {
-        let schema = view.table.spec().arrow_schema();
+        let schema = schema_of(&view);
         Self { view, schema }
     }
 
@@ -115,7 +119,8 @@ impl ViewTable {
         let count = state.config().target_partitions().clamp(1, batches.len().max(1));
         let mut partitions = vec![Vec::new(); count];
         for (index, batch) in batches.iter().enumerate() {
-            partitions[index % count].push(batch.clone());
+            let batch = RecordBatch::try_new(Arc::clone(&self.schema), batch.columns().to_vec())?;
+            partitions[index % count].push(batch);
         }
         let source = MemorySourceConfig::try_new(&partitions, Arc::clone(&self.schema), projection.cloned())?;
         Ok(DataSourceExec::from_data_source(source.with_show_sizes(false)))
@@ -164,6 +169,21 @@ impl TableProvider for ViewTable {
             _ => UnionExec::try_new(parts),
         }
     }
+}
+
+/// The table's columns. Those that were required only after the table was made are NULL in its older segments.
+fn schema_of(view: &TableView) -> SchemaRef {
+    let schema = view.table.spec().arrow_schema();
+    let nullable = &view.snapshot.nullable_columns;
+    let fields: Vec<_> = schema
+        .fields()
+        .iter()
+        .map(|field| match nullable.contains(field.name()) && !field.is_nullable() {
+            true => Arc::new(field.as_ref().clone().with_nullable(true)),
+            false => Arc::clone(field),
+        })
+        .collect();
+    Arc::new(Schema::new(fields))
 }
 
 /// The name under which a plan finds the store again: private to this process, one a store.

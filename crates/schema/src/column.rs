@@ -66,28 +66,29 @@ pub fn map_type() -> DataType {
     DataType::Map(Arc::new(Field::new("key_value", DataType::Struct(entries), false)), false)
 }
 
-/// The fields of one element of the `events` column.
+/// The fields of one element of the `events` column. Below a list everything may be NULL, as the Delta schema has it: other
+/// tools that rewrite a table's files write them so.
 pub fn event_fields() -> Fields {
     Fields::from(vec![
-        Field::new("time", timestamp_type(), false),
-        Field::new("time_unix_nano", DataType::Int64, false),
-        Field::new("name", DataType::Utf8, false),
-        Field::new("attributes", map_type(), false),
-        Field::new("attribute_types", DataType::Utf8, false),
-        Field::new("dropped_attributes_count", DataType::Int64, false),
+        Field::new("time", timestamp_type(), true),
+        Field::new("time_unix_nano", DataType::Int64, true),
+        Field::new("name", DataType::Utf8, true),
+        Field::new("attributes", map_type(), true),
+        Field::new("attribute_types", DataType::Utf8, true),
+        Field::new("dropped_attributes_count", DataType::Int64, true),
     ])
 }
 
-/// The fields of one element of the `links` column.
+/// The fields of one element of the `links` column, nullable as those of events are.
 pub fn link_fields() -> Fields {
     Fields::from(vec![
-        Field::new("trace_id", DataType::Utf8, false),
-        Field::new("span_id", DataType::Utf8, false),
-        Field::new("trace_state", DataType::Utf8, false),
-        Field::new("flags", DataType::Int64, false),
-        Field::new("attributes", map_type(), false),
-        Field::new("attribute_types", DataType::Utf8, false),
-        Field::new("dropped_attributes_count", DataType::Int64, false),
+        Field::new("trace_id", DataType::Utf8, true),
+        Field::new("span_id", DataType::Utf8, true),
+        Field::new("trace_state", DataType::Utf8, true),
+        Field::new("flags", DataType::Int64, true),
+        Field::new("attributes", map_type(), true),
+        Field::new("attribute_types", DataType::Utf8, true),
+        Field::new("dropped_attributes_count", DataType::Int64, true),
     ])
 }
 

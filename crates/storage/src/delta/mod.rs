@@ -19,7 +19,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use object_store::path::Path;
@@ -67,6 +67,8 @@ pub struct Snapshot {
     pub transactions: HashMap<String, i64>,
     /// The table's id in the Delta metadata.
     pub table_id: String,
+    /// Columns that may be NULL in this table, whatever the spec says: segments from before they were added lack them.
+    pub nullable_columns: Arc<BTreeSet<String>>,
 }
 
 /// A file to add in a commit.

@@ -1,5 +1,7 @@
 //! A table's columns as the Delta log describes them.
 
+use std::collections::BTreeSet;
+
 use arrow::datatypes::{DataType, Field};
 use serde_json::{Value, json};
 use spanlake_schema::{DATE, TableSpec};
@@ -57,6 +59,16 @@ pub(super) fn evolved(table: &str, spec: &TableSpec, metadata: &Metadata) -> Res
         return Err(refused(format!("requires column {}, which this version does not write", field["name"])));
     }
     Ok(changed.then(|| Metadata { schema_string: schema.to_string(), ..metadata.clone() }))
+}
+
+/// The columns that may be NULL.
+pub(super) fn nullable_columns(table: &str, metadata: &Metadata) -> Result<BTreeSet<String>> {
+    let schema: Value = serde_json::from_str(&metadata.schema_string).map_err(|source| {
+        Error::new(ErrorKind::Invalid, format!("table {table} has an unreadable schema")).with_source(source)
+    })?;
+    let fields = schema["fields"].as_array().into_iter().flatten();
+    let nullable = fields.filter(|field| field["nullable"] != false);
+    Ok(nullable.filter_map(|field| Some(field["name"].as_str()?.to_owned())).collect())
 }
 
 /// Whether two Delta types hold the same values, whatever they say about NULL and comments.

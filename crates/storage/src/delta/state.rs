@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::action::{Action, Add, Metadata, Protocol, Remove, Txn, encode_path};
-use super::{Segment, Snapshot, protocol};
+use super::{Segment, Snapshot, protocol, schema};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Everything the log says about one version: the snapshot that others see, and what commits and checkpoints need.
@@ -54,11 +54,16 @@ impl State {
         let protocol = replay.protocol.as_ref().unwrap_or(&self.protocol);
         let metadata = replay.metadata.as_ref().unwrap_or(&self.metadata);
         protocol::check_readable(&self.table, protocol, metadata)?;
+        let nullable_columns = match &replay.metadata {
+            Some(metadata) => Arc::new(schema::nullable_columns(&self.table, metadata)?),
+            None => Arc::clone(&self.snapshot.nullable_columns),
+        };
         self.snapshot = Arc::new(Snapshot {
             version: replay.version,
             segments: merge_segments(&self.snapshot.segments, &replay.files),
             transactions: merge_transactions(&self.snapshot.transactions, &replay.transactions),
             table_id: metadata.id.clone(),
+            nullable_columns,
         });
         for txn in replay.transactions {
             if let Some(updated) = txn.last_updated {
@@ -92,8 +97,13 @@ impl State {
             let what = format!("the log of table {table} holds no protocol or no metadata");
             return Err(Error::new(ErrorKind::Corrupt, what));
         };
-        let empty =
-            Snapshot { version: -1, segments: Vec::new(), transactions: HashMap::new(), table_id: metadata.id.clone() };
+        let empty = Snapshot {
+            version: -1,
+            segments: Vec::new(),
+            transactions: HashMap::new(),
+            table_id: metadata.id.clone(),
+            nullable_columns: Arc::default(),
+        };
         let mut state = Self {
             table,
             snapshot: Arc::new(empty),
