@@ -351,6 +351,12 @@ impl TextMap {
         self.close(row);
     }
 
+    /// What a row takes that [`TextMap::set_copy`] makes of this map of one row.
+    pub(crate) fn copy_bytes(&self) -> usize {
+        const OFFSETS_BYTES: usize = 8;
+        self.keys.data.len() + self.values.data.len() + OFFSETS_BYTES * self.keys.len()
+    }
+
     /// The map array, never shorter than the rows set.
     pub(crate) fn finish(mut self, rows: usize, repaired: &mut Repaired) -> MapArray {
         let end = self.ends.last().copied().unwrap_or(0);

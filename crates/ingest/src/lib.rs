@@ -38,6 +38,7 @@ pub mod price;
 mod reading;
 pub mod rebuild;
 mod receive;
+mod room;
 mod rules;
 mod span_columns;
 mod span_fields;

@@ -1,6 +1,7 @@
 //! Where spans come from: their resource and scope, rendered once and copied to each span.
 
 use crate::columns::TextMap;
+use crate::room::{ITEM_BYTES, Room};
 use crate::span_columns::{SpanColumns, slot};
 use crate::value::{Attribute, Value, ValueWriter};
 use crate::walk::write_attribute;
@@ -16,6 +17,8 @@ pub(crate) struct Origin<'a> {
     environment: Option<&'a [u8]>,
     environment_is_current: bool,
     entity_refs: Vec<EntityRef>,
+    resource_bytes: usize,
+    scope_bytes: usize,
     scope: Option<Attributes>,
     scope_name: &'a [u8],
     scope_version: &'a [u8],
@@ -34,6 +37,10 @@ impl Attributes {
         self.map.close(0);
         writer.finish_types(&mut self.symbols);
     }
+
+    fn copy_bytes(&self) -> usize {
+        self.map.copy_bytes() + self.symbols.len()
+    }
 }
 
 #[derive(Debug, Default, serde::Serialize)]
@@ -45,6 +52,15 @@ struct EntityRef {
     description_keys: Vec<String>,
 }
 
+impl EntityRef {
+    /// About the JSON that each row gets of it.
+    fn copy_bytes(&self) -> usize {
+        const NAMES_BYTES: usize = 64;
+        let keys: usize = self.id_keys.iter().chain(&self.description_keys).map(|key| key.len() + 3).sum();
+        NAMES_BYTES + self.schema_url.len() + self.r#type.len() + keys
+    }
+}
+
 impl<'a> Origin<'a> {
     /// Reads a `Resource` message; a second one adds to the first, as protobuf merges messages.
     pub(crate) fn read_resource(
@@ -52,10 +68,12 @@ impl<'a> Origin<'a> {
         parent: &Reader<'a>,
         bytes: &'a [u8],
         writer: &mut ValueWriter,
+        room: &mut Room,
     ) -> Result<(), WireError> {
         let mut reader = parent.inner(bytes, "Resource");
         let mut resource = self.resource.take().unwrap_or_default();
         while let Some((field, wire)) = reader.next()? {
+            room.take(ITEM_BYTES, &reader)?;
             match field {
                 1 => {
                     let attribute = Attribute::read(&reader, reader.bytes(wire)?)?;
@@ -63,7 +81,7 @@ impl<'a> Origin<'a> {
                     write_attribute(writer, &reader, attribute, &mut resource.map, &mut resource.symbols)?;
                 }
                 2 => resource.dropped = reader.integer(wire)? as u32,
-                3 => self.entity_refs.push(read_entity_ref(reader.inner(reader.bytes(wire)?, "EntityRef"))?),
+                3 => self.entity_refs.push(read_entity_ref(reader.inner(reader.bytes(wire)?, "EntityRef"), room)?),
                 _ => {}
             }
         }
@@ -93,8 +111,12 @@ impl<'a> Origin<'a> {
 
     /// Ends the resource: its spans follow.
     pub(crate) fn end_resource(&mut self, writer: &mut ValueWriter) {
+        let name_bytes = self.service_name.as_ref().map_or(0, Vec::len) + self.environment.map_or(0, <[u8]>::len);
+        let entity_bytes: usize = self.entity_refs.iter().map(EntityRef::copy_bytes).sum();
+        self.resource_bytes = name_bytes + entity_bytes + self.resource_schema_url.len();
         if let Some(resource) = &mut self.resource {
             resource.end(writer);
+            self.resource_bytes += resource.copy_bytes();
         }
     }
 
@@ -112,10 +134,12 @@ impl<'a> Origin<'a> {
         parent: &Reader<'a>,
         bytes: &'a [u8],
         writer: &mut ValueWriter,
+        room: &mut Room,
     ) -> Result<(), WireError> {
         let mut reader = parent.inner(bytes, "InstrumentationScope");
         let mut scope = self.scope.take().unwrap_or_default();
         while let Some((field, wire)) = reader.next()? {
+            room.take(ITEM_BYTES, &reader)?;
             match field {
                 1 => self.scope_name = reader.bytes(wire)?,
                 2 => self.scope_version = reader.bytes(wire)?,
@@ -133,9 +157,16 @@ impl<'a> Origin<'a> {
 
     /// Ends the scope: its spans follow.
     pub(crate) fn end_scope(&mut self, writer: &mut ValueWriter) {
+        self.scope_bytes = self.scope_name.len() + self.scope_version.len() + self.scope_schema_url.len();
         if let Some(scope) = &mut self.scope {
             scope.end(writer);
+            self.scope_bytes += scope.copy_bytes();
         }
+    }
+
+    /// What each row takes of its resource and scope.
+    pub(crate) fn copy_bytes(&self) -> usize {
+        self.resource_bytes + self.scope_bytes
     }
 
     /// Writes the columns of resource and scope for the current row.
@@ -183,10 +214,11 @@ impl<'a> Origin<'a> {
     }
 }
 
-fn read_entity_ref(mut reader: Reader<'_>) -> Result<EntityRef, WireError> {
+fn read_entity_ref(mut reader: Reader<'_>, room: &mut Room) -> Result<EntityRef, WireError> {
     let mut entity = EntityRef::default();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     while let Some((field, wire)) = reader.next()? {
+        room.take(ITEM_BYTES, &reader)?;
         match field {
             1 => entity.schema_url = text(reader.bytes(wire)?),
             2 => entity.r#type = text(reader.bytes(wire)?),

@@ -15,8 +15,10 @@ use crate::decompress::{DecompressError, decompress};
 use crate::json;
 use crate::meaning::Meaning;
 use crate::price::{PRICES_VERSION, Pricer};
+use crate::room::{ROOM_FACTOR, Room};
 use crate::rules::Rules;
 use crate::walk::{Walked, Walker};
+use crate::wire::WireError;
 
 /// Bounds of ingest.
 #[derive(Clone, Debug)]
@@ -360,9 +362,21 @@ fn decode(walker: &Walker, request: Request, limit: usize, received_unix_nano: u
             Err(error) => return Err(malformed(format!("the body is no OTLP/JSON traces request: {error}"))),
         },
     };
-    let walked = walker.walk(&body, received_unix_nano);
-    let walked = walked.map_err(|error| malformed(format!("the body is no ExportTraceServiceRequest: {error}")))?;
+    let walked = walker.walk(&body, received_unix_nano, Room::of_message_limit(limit));
+    let walked = walked.map_err(|error| match error.is_no_room() {
+        true => no_room(&error, limit),
+        false => malformed(format!("the body is no ExportTraceServiceRequest: {error}")),
+    })?;
     Ok(Decoded { body, walked })
+}
+
+fn no_room(error: &WireError, limit: usize) -> Rejection {
+    let message = format!(
+        "the spans of this request would take more than {} bytes of memory, {ROOM_FACTOR} times message_limit: {error}; \
+         send fewer spans at once or a smaller resource, which is copied to each of its spans",
+        limit.saturating_mul(ROOM_FACTOR)
+    );
+    Rejection { kind: RejectionKind::TooLarge, message, retry_after: None }
 }
 
 fn refuse(error: &spanlake_storage::Error) -> Rejection {
@@ -392,7 +406,30 @@ impl TraceDecoder {
     /// # Errors
     /// [`spanlake_storage::ErrorKind::Invalid`] where the bytes are no `ExportTraceServiceRequest`.
     pub fn decode_traces(&self, payload: &[u8], received_unix_nano: u64) -> spanlake_storage::Result<Vec<RecordBatch>> {
-        let walked = self.walker.walk(payload, received_unix_nano).map_err(|error| {
+        self.decode_within(payload, received_unix_nano, Room::unlimited())
+    }
+
+    /// As [`TraceDecoder::decode_traces`], for a request that came in under this message limit: what [`Ingest`] would refuse
+    /// as too large is refused.
+    ///
+    /// # Errors
+    /// As [`TraceDecoder::decode_traces`].
+    pub fn decode_limited(
+        &self,
+        payload: &[u8],
+        received_unix_nano: u64,
+        message_limit_bytes: usize,
+    ) -> spanlake_storage::Result<Vec<RecordBatch>> {
+        self.decode_within(payload, received_unix_nano, Room::of_message_limit(message_limit_bytes))
+    }
+
+    fn decode_within(
+        &self,
+        payload: &[u8],
+        received_unix_nano: u64,
+        room: Room,
+    ) -> spanlake_storage::Result<Vec<RecordBatch>> {
+        let walked = self.walker.walk(payload, received_unix_nano, room).map_err(|error| {
             let message = "the payload is no ExportTraceServiceRequest";
             spanlake_storage::Error::new(spanlake_storage::ErrorKind::Invalid, message).with_source(error)
         })?;

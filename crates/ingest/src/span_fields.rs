@@ -1,5 +1,6 @@
 //! The fields of one span, as the wire holds them.
 
+use crate::room::{ITEM_BYTES, Room};
 use crate::value::{Attribute, write_hex};
 use crate::wire::{Reader, WireError};
 
@@ -36,9 +37,12 @@ impl<'a> SpanFields<'a> {
     }
 
     /// Reads a `Span` message in the place of what was read before.
-    pub(crate) fn read(&mut self, reader: &mut Reader<'a>) -> Result<(), WireError> {
+    pub(crate) fn read(&mut self, reader: &mut Reader<'a>, room: &mut Room) -> Result<(), WireError> {
         self.clear();
         while let Some((field, wire)) = reader.next()? {
+            if matches!(field, 9 | 11 | 13) {
+                room.take(ITEM_BYTES, reader)?;
+            }
             match field {
                 1 => self.trace_id = reader.bytes(wire)?,
                 2 => self.span_id = reader.bytes(wire)?,

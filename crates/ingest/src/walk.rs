@@ -13,6 +13,7 @@ use crate::columns::TextMap;
 use crate::meaning::{Meaning, SpanFacts};
 use crate::origin::Origin;
 use crate::reading::{Facts, set_text};
+use crate::room::{BATCH_BYTES_MAX, ITEM_BYTES, ROW_BYTES, Room};
 use crate::span_columns::{ROWS_MAX, SpanColumns, slot};
 use crate::span_fields::{SpanFields, kind_name, status_name};
 use crate::value::{Attribute, Value, ValueWriter, write_hex};
@@ -56,9 +57,9 @@ impl Walker {
         self.meaning.rules().version
     }
 
-    /// Walks a request. The same bytes and arrival give the same rows.
-    pub(crate) fn walk(&self, body: &[u8], received_unix_nano: u64) -> Result<Walked, WireError> {
-        let mut walk = Walk::new(&self.meaning, body, received_unix_nano);
+    /// Walks a request. The same bytes and arrival give the same rows, where there is room for them.
+    pub(crate) fn walk(&self, body: &[u8], received_unix_nano: u64, room: Room) -> Result<Walked, WireError> {
+        let mut walk = Walk::new(&self.meaning, body, received_unix_nano, room);
         let mut reader = Reader::new(body, "ExportTraceServiceRequest");
         while let Some((field, wire)) = reader.next()? {
             if field == 1 {
@@ -73,6 +74,9 @@ struct Walk<'a, 'w> {
     meaning: &'w Meaning,
     body_bytes: usize,
     received_unix_nano: u64,
+    room: Room,
+    /// What the rows of the present batch take, at most.
+    batch_bytes: usize,
     columns: SpanColumns,
     fields: SpanFields<'a>,
     facts: Facts<'a>,
@@ -87,12 +91,14 @@ struct Walk<'a, 'w> {
 const SPAN_BYTES_GUESS: usize = 512;
 
 impl<'a, 'w> Walk<'a, 'w> {
-    fn new(meaning: &'w Meaning, body: &[u8], received_unix_nano: u64) -> Self {
+    fn new(meaning: &'w Meaning, body: &[u8], received_unix_nano: u64, room: Room) -> Self {
         let rows = (body.len() / SPAN_BYTES_GUESS + 1).min(ROWS_MAX);
         Self {
             meaning,
             body_bytes: body.len(),
             received_unix_nano,
+            room,
+            batch_bytes: 0,
             columns: SpanColumns::new(rows, body.len()),
             fields: SpanFields::default(),
             facts: Facts::new(meaning.rules()),
@@ -128,7 +134,7 @@ impl<'a, 'w> Walk<'a, 'w> {
         let mut reader = parent.inner(bytes, "ResourceSpans");
         while let Some((field, wire)) = reader.next()? {
             match field {
-                1 => origin.read_resource(&reader, reader.bytes(wire)?, &mut self.writer)?,
+                1 => origin.read_resource(&reader, reader.bytes(wire)?, &mut self.writer, &mut self.room)?,
                 3 => origin.resource_schema_url = reader.bytes(wire)?,
                 _ => {}
             }
@@ -148,7 +154,7 @@ impl<'a, 'w> Walk<'a, 'w> {
         let mut reader = parent.inner(bytes, "ScopeSpans");
         while let Some((field, wire)) = reader.next()? {
             match field {
-                1 => origin.read_scope(&reader, reader.bytes(wire)?, &mut self.writer)?,
+                1 => origin.read_scope(&reader, reader.bytes(wire)?, &mut self.writer, &mut self.room)?,
                 3 => origin.scope_schema_url = reader.bytes(wire)?,
                 _ => {}
             }
@@ -164,7 +170,8 @@ impl<'a, 'w> Walk<'a, 'w> {
     }
 
     fn span(&mut self, origin: &Origin<'a>, mut reader: Reader<'a>) -> Result<(), WireError> {
-        self.fields.read(&mut reader)?;
+        let span_bytes = reader.rest_bytes();
+        self.fields.read(&mut reader, &mut self.room)?;
         if let Some(refusal) = self.fields.refusal() {
             self.walked.refused += 1;
             if self.walked.refusal.is_empty() {
@@ -172,9 +179,7 @@ impl<'a, 'w> Walk<'a, 'w> {
             }
             return self.check_events_and_links(&reader);
         }
-        if self.columns.rows == ROWS_MAX {
-            self.cut_batch();
-        }
+        self.make_room(&reader, origin.copy_bytes(), span_bytes)?;
         self.facts.flags = 0;
         self.writer.cut = false;
         let repaired = self.writer.repaired;
@@ -193,6 +198,20 @@ impl<'a, 'w> Walk<'a, 'w> {
         }
         self.set_int(const { slot("reading_flags") }, flags);
         self.columns.end_row();
+        Ok(())
+    }
+
+    /// Takes the room of a row, and begins a new batch where the present one is full.
+    fn make_room(&mut self, reader: &Reader<'a>, origin_bytes: usize, span_bytes: usize) -> Result<(), WireError> {
+        // A control character takes six in JSON.
+        const TEXT_FACTOR: usize = 6;
+        self.room.take(ROW_BYTES + origin_bytes + span_bytes, reader)?;
+        let row_bytes = origin_bytes + TEXT_FACTOR * span_bytes;
+        if self.columns.rows == ROWS_MAX || self.batch_bytes + row_bytes > BATCH_BYTES_MAX {
+            self.cut_batch();
+            self.batch_bytes = 0;
+        }
+        self.batch_bytes += row_bytes;
         Ok(())
     }
 
@@ -351,6 +370,7 @@ impl<'a, 'w> Walk<'a, 'w> {
                     1 => time = reader.eight(wire)?,
                     2 => name = reader.bytes(wire)?,
                     3 => {
+                        self.room.take(ITEM_BYTES, &reader)?;
                         let attribute = Attribute::read(&reader, reader.bytes(wire)?)?;
                         if let (b"exception.type", Value::String(text)) = (attribute.key, attribute.value) {
                             exception_type = Some(text);
@@ -391,6 +411,7 @@ impl<'a, 'w> Walk<'a, 'w> {
                     2 => span_id = reader.bytes(wire)?,
                     3 => trace_state = reader.bytes(wire)?,
                     4 => {
+                        self.room.take(ITEM_BYTES, &reader)?;
                         let attribute = Attribute::read(&reader, reader.bytes(wire)?)?;
                         let (map, symbols) = (&mut links.attributes, &mut self.symbols);
                         write_attribute(&mut self.writer, &reader, attribute, map, symbols)?;

@@ -24,6 +24,16 @@ impl fmt::Display for WireError {
 
 impl std::error::Error for WireError {}
 
+/// What is wrong with a message that is well-formed, but would take more memory than its rows may.
+const NO_ROOM: &str = "more content than there is room for";
+
+impl WireError {
+    /// Whether the message is well-formed as far as it was read, and too large.
+    pub(crate) fn is_no_room(&self) -> bool {
+        self.what == NO_ROOM
+    }
+}
+
 /// A field's value as the wire holds it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Wire<'a> {
@@ -64,6 +74,17 @@ impl<'a> Reader<'a> {
     #[inline(never)]
     fn error(&self, what: &'static str) -> WireError {
         WireError { what, message: self.message, field: self.field, offset: self.offset() }
+    }
+
+    /// The error where a message takes more memory than it may.
+    #[cold]
+    pub(crate) fn no_room(&self) -> WireError {
+        self.error(NO_ROOM)
+    }
+
+    /// Bytes that are not read yet.
+    pub(crate) fn rest_bytes(&self) -> usize {
+        self.rest.len()
     }
 
     /// Nearly all tags and lengths take one byte.
