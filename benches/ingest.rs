@@ -211,13 +211,13 @@ async fn end_to_end(load: &Load, floor: f64) {
         IngestOptions { message_limit_bytes: 64 << 20, in_flight_limit_bytes: 1 << 30, ambient: Arc::new(System) };
     let ingest = Arc::new(Ingest::new(Arc::clone(&lake), options));
     // A server runs for long: the memory it needs at this rate has been touched before.
-    for _ in 0..ROUNDS {
-        send(&ingest, load).await;
+    for round in 0..ROUNDS {
+        send(&ingest, load, round).await;
     }
     lake.flush().await.unwrap();
     let (started, cpu) = (Instant::now(), cpu_nanos());
-    for _ in 0..ROUNDS {
-        send(&ingest, load).await;
+    for round in ROUNDS..2 * ROUNDS {
+        send(&ingest, load, round).await;
     }
     let acknowledged = started.elapsed();
     lake.flush().await.unwrap();
@@ -243,14 +243,15 @@ async fn end_to_end(load: &Load, floor: f64) {
     lake.shutdown().await.unwrap();
 }
 
-/// Two senders, each with its half of the requests.
-async fn send(ingest: &Arc<Ingest>, load: &Load) {
+/// Two senders, each with its half of the requests. An unknown field tells the rounds apart, or they would be repeats.
+async fn send(ingest: &Arc<Ingest>, load: &Load, round: usize) {
     let halves = load.bodies.chunks(load.bodies.len().div_ceil(2));
     let senders: Vec<_> = halves
         .map(|bodies| {
             let (ingest, bodies) = (Arc::clone(ingest), bodies.to_vec());
             tokio::spawn(async move {
                 for body in bodies {
+                    let body = [&body[..], &[0x78, round as u8]].concat().into();
                     let request = Request {
                         tenant: "default".to_owned(),
                         content_type: ContentType::Protobuf,
@@ -276,6 +277,8 @@ fn options(folder: &std::path::Path) -> LakeOptions {
         flush_interval: Duration::from_secs(10),
         flush_bytes: 64 << 20,
         ack_on_commit: false,
+        retry_window: Duration::from_secs(900),
+        retry_limit_bytes: 16 << 20,
         ambient: Arc::new(System),
     }
 }

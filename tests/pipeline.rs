@@ -17,6 +17,8 @@ mod meaning;
 mod object_store;
 #[path = "pipeline/protocol.rs"]
 mod protocol;
+#[path = "pipeline/retries.rs"]
+mod retries;
 #[path = "pipeline/sql_endpoint.rs"]
 mod sql_endpoint;
 #[path = "pipeline/visibility.rs"]

@@ -8,7 +8,8 @@
 //! where or how tables lie.
 //!
 //! **Invariants.**
-//! - A request is stored whole but for the spans that partial success names, or not at all.
+//! - A request is stored whole but for the spans that partial success names, or not at all. Sent again, it is answered as
+//!   before and stored nothing of.
 //! - The same bytes and arrival time make the same rows, so that replaying the log is identical.
 //! - What the telemetry does not carry is NULL; what was derived sets its bit in `reading_flags`.
 //! - A span can be rebuilt from its row: see [`rebuild`].

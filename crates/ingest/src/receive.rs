@@ -116,6 +116,10 @@ pub struct IngestStats {
     pub refused_spans_total: u64,
     /// Spans stored.
     pub stored_spans_total: u64,
+    /// Requests that were stored before, when their sender had got no answer; nothing of them is stored again.
+    pub duplicate_requests_total: u64,
+    /// Their spans.
+    pub duplicate_spans_total: u64,
     /// Requests refused as malformed.
     pub malformed_requests_total: u64,
     /// Requests refused as too large.
@@ -156,6 +160,8 @@ struct Counters {
     received_spans: AtomicU64,
     refused_spans: AtomicU64,
     stored_spans: AtomicU64,
+    duplicate_requests: AtomicU64,
+    duplicate_spans: AtomicU64,
     malformed: AtomicU64,
     too_large: AtomicU64,
     overloaded: AtomicU64,
@@ -195,7 +201,8 @@ impl Ingest {
         }
     }
 
-    /// Takes an `ExportTraceServiceRequest`. Returns after its spans are durable and visible to queries.
+    /// Takes an `ExportTraceServiceRequest`. Returns after its spans are durable and visible to queries. The same request
+    /// again within the lake's retry window gets the same answer, and nothing of it is stored.
     ///
     /// # Errors
     /// A [`Rejection`]: nothing of the request is stored.
@@ -239,8 +246,15 @@ impl Ingest {
                 prices_version: PRICES_VERSION,
             };
             let batches = walked.batches.into_iter().map(|batch| (spans::SPEC.name, batch)).collect();
-            self.lake.append(Entry { frame, payload: body, batches }).await.map_err(|error| refuse(&error))?;
-            self.counters.stored_spans.fetch_add(outcome.stored_spans, Relaxed);
+            let entry = Entry { frame, payload: body, batches };
+            let receipt = self.lake.append_once(entry).await.map_err(|error| refuse(&error))?;
+            // The answer to a repeat is the first one's: it follows from the bytes.
+            if receipt.is_repeat {
+                self.counters.duplicate_requests.fetch_add(1, Relaxed);
+                self.counters.duplicate_spans.fetch_add(outcome.stored_spans, Relaxed);
+            } else {
+                self.counters.stored_spans.fetch_add(outcome.stored_spans, Relaxed);
+            }
         }
         Ok(outcome)
     }
@@ -303,6 +317,8 @@ impl Ingest {
             received_spans_total: counters.received_spans.load(Relaxed),
             refused_spans_total: counters.refused_spans.load(Relaxed),
             stored_spans_total: counters.stored_spans.load(Relaxed),
+            duplicate_requests_total: counters.duplicate_requests.load(Relaxed),
+            duplicate_spans_total: counters.duplicate_spans.load(Relaxed),
             malformed_requests_total: counters.malformed.load(Relaxed),
             too_large_requests_total: counters.too_large.load(Relaxed),
             overloaded_requests_total: counters.overloaded.load(Relaxed),

@@ -48,6 +48,7 @@ pub(crate) fn render(figures: &Figures) -> String {
     if let Some((ingest, lake, query)) = &figures.services {
         page.ingest(ingest);
         page.lake(lake);
+        page.retries(ingest, lake);
         page.query(query);
     }
     page.text
@@ -139,6 +140,18 @@ impl Page {
         self.counter("spanlake_committed_bytes_total", help, stats.committed_bytes_total);
     }
 
+    fn retries(&mut self, ingest: &IngestStats, lake: &LakeStats) {
+        let help = "Requests that were stored before and came again; nothing of them is stored twice.";
+        self.counter("spanlake_ingest_duplicate_requests_total", help, ingest.duplicate_requests_total);
+        let help = "Spans of requests that were stored before and came again.";
+        self.counter("spanlake_ingest_duplicate_spans_total", help, ingest.duplicate_spans_total);
+        let help = "Requests that would be known if they came again.";
+        self.gauge("spanlake_retry_requests", help, lake.retry_requests);
+        self.gauge("spanlake_retry_bytes", "Memory for known requests, at worst.", lake.retry_bytes);
+        let help = "Requests forgotten before retry_window ended, for want of memory.";
+        self.counter("spanlake_retry_forgotten_total", help, lake.retry_forgotten_total);
+    }
+
     fn query(&mut self, stats: &QueryStats) {
         self.family("spanlake_queries_total", "counter", "Queries that ended, by outcome.");
         for (outcome, count) in [
@@ -212,8 +225,17 @@ mod tests {
             body_bytes: 7,
             answers: BTreeMap::from([(("grpc", 0), 5), (("http", 200), 6), (("http", 429), 1)]),
             services: Some((
-                IngestStats { stored_spans_total: 11, malformed_requests_total: 3, ..IngestStats::default() },
-                LakeStats { last_flush_error: Some("gone".to_owned()), ..LakeStats::default() },
+                IngestStats {
+                    stored_spans_total: 11,
+                    duplicate_spans_total: 9,
+                    malformed_requests_total: 3,
+                    ..IngestStats::default()
+                },
+                LakeStats {
+                    last_flush_error: Some("gone".to_owned()),
+                    retry_forgotten_total: 8,
+                    ..LakeStats::default()
+                },
                 QueryStats {
                     duration_seconds_buckets: vec![(0.1, 2), (1.0, 3), (f64::INFINITY, 4)],
                     duration_seconds_sum: 20.5,
@@ -228,6 +250,8 @@ mod tests {
             ("spanlake_process_resident_memory_bytes", 42.0),
             ("spanlake_otlp_answers_total{transport=\"http\",code=\"429\"}", 1.0),
             ("spanlake_ingest_stored_spans_total", 11.0),
+            ("spanlake_ingest_duplicate_spans_total", 9.0),
+            ("spanlake_retry_forgotten_total", 8.0),
             ("spanlake_ingest_refused_requests_total{reason=\"malformed\"}", 3.0),
             ("spanlake_flush_failing", 1.0),
             ("spanlake_query_duration_seconds_bucket{le=\"0.1\"}", 2.0),

@@ -114,6 +114,8 @@ async fn open(config: &Config, store: Store, ambient: Arc<dyn Ambient>) -> anyho
         flush_interval: storage.effective_flush_interval(),
         flush_bytes: storage.flush_bytes,
         ack_on_commit: storage.ack == Ack::Commit,
+        retry_window: storage.retry_window,
+        retry_limit_bytes: storage.retry_limit_bytes,
         ambient: Arc::clone(&ambient),
     };
     let lake = Lake::open(lake_options, Arc::new(TraceDecoder::default())).await?;

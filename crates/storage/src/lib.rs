@@ -43,6 +43,8 @@
 //!         flush_interval: Duration::from_secs(10),
 //!         flush_bytes: 64 << 20,
 //!         ack_on_commit: false,
+//!         retry_window: Duration::from_secs(900),
+//!         retry_limit_bytes: 16 << 20,
 //!         ambient: Arc::new(spanlake_schema::System),
 //!     },
 //!     Arc::new(NoRows),
@@ -74,7 +76,7 @@ pub mod wal;
 
 pub use delta::{AddFile, AppTransaction, Commit, CommitOutcome, Segment, Snapshot, Table};
 pub use error::{Error, ErrorKind, Result};
-pub use lake::{Decode, Entry, Frame, Lake, LakeOptions, LakeStats, ReadOnlyLake, TableSource, TableView};
+pub use lake::{Decode, Entry, Frame, Lake, LakeOptions, LakeStats, ReadOnlyLake, Receipt, TableSource, TableView};
 pub use store::Store;
 
 /// A frame's place in the write-ahead log of one shard: 1, 2, 3, … without gaps.

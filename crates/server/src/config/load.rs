@@ -195,6 +195,9 @@ fn complete(settings: Settings, machine: Machine, default_store: &str) -> Config
         storage: StorageConfig {
             store,
             ack: settings.ack.unwrap_or(Ack::Wal),
+            retry_window: settings.retry_window.unwrap_or(Duration::from_secs(900)),
+            // At 144 bytes a request, 116,000 to 1.8 million of them with the usual memory_limit.
+            retry_limit_bytes: (memory_limit / 16).clamp(MIB, 256 * MIB),
             flush_interval: settings.flush_interval.unwrap_or(Duration::from_secs(10)),
             flush_bytes: settings.flush_bytes.unwrap_or(64 * MIB),
             hot_limit_bytes: memory_limit.saturating_sub(in_flight_limit),
@@ -270,6 +273,7 @@ fn check(config: &Config, problems: &mut Vec<String>) {
         storage.flush_interval >= Duration::from_millis(10) && storage.flush_interval <= Duration::from_secs(3600),
         "flush_interval: must lie between 10ms and 1h".to_owned(),
     );
+    require(storage.retry_window <= Duration::from_secs(86_400), "retry_window: must be at most 24h".to_owned());
     require(config.query.timeout >= Duration::from_millis(1), "query_timeout: must be at least 1ms".to_owned());
     require(
         config.query.memory_limit_bytes as u64 >= 16 * MIB,

@@ -72,6 +72,10 @@ pub struct StorageConfig {
     pub wal_dir: PathBuf,
     /// When a sender gets its answer.
     pub ack: Ack,
+    /// How long a request is known, so that a repeat of it is not stored again; zero: not at all.
+    pub retry_window: Duration,
+    /// Bytes of memory for known requests.
+    pub retry_limit_bytes: u64,
     /// How long a row waits in memory for its flush at most.
     pub flush_interval: Duration,
     /// Bytes of rows in memory that start a flush before its time.

@@ -15,6 +15,7 @@ mod flusher;
 mod hot;
 mod open;
 mod read_only;
+mod retries;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use crate::wal::{Log, frame_bytes};
 use crate::{Error, ErrorKind, Position, Result, Snapshot, Store, Table};
 use budget::Budget;
 use hot::{HotBatch, HotStore};
+use retries::{Claim, Claimed, Retries};
 use tables::Tables;
 use writer::{Bind, Pending, Queue, closed};
 
@@ -59,6 +61,10 @@ pub struct LakeOptions {
     pub flush_bytes: u64,
     /// Answer appends only after the Delta commit instead of after the log's sync.
     pub ack_on_commit: bool,
+    /// How long a request is remembered for [`Lake::append_once`]; zero: not at all.
+    pub retry_window: Duration,
+    /// Bytes of memory for remembered requests, beyond which the oldest are forgotten.
+    pub retry_limit_bytes: u64,
     /// Clock and randomness.
     pub ambient: Arc<dyn Ambient>,
 }
@@ -87,6 +93,15 @@ pub struct Frame {
     pub rules_version: u32,
     /// Version of the prices that priced it.
     pub prices_version: u32,
+}
+
+/// What became of an entry that was to be stored once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The entry's place in the log; 0 where it is a repeat of one that has left the log.
+    pub position: Position,
+    /// Whether the same request was stored before, so that nothing of this one was.
+    pub is_repeat: bool,
 }
 
 /// Turns a logged payload back into rows, on recovery.
@@ -149,6 +164,14 @@ pub struct LakeStats {
     pub committed_bytes_total: u64,
     /// The last flush error, while it lasts.
     pub last_flush_error: Option<String>,
+    /// Requests that would be known if they came again.
+    pub retry_requests: u64,
+    /// Memory they take, at worst.
+    pub retry_bytes: u64,
+    /// Requests that were known and of which nothing was stored.
+    pub retry_repeats_total: u64,
+    /// Requests forgotten before their time, for want of memory.
+    pub retry_forgotten_total: u64,
 }
 
 /// What the parts of a lake share.
@@ -162,6 +185,7 @@ struct Shared {
     tables: Tables,
     hot: HotStore,
     log_budget: Arc<Budget>,
+    retries: Option<Arc<Retries>>,
     queue: Queue,
     counters: Counters,
     progress: watch::Sender<Progress>,
@@ -256,6 +280,33 @@ impl Lake {
     /// [`ErrorKind::Invalid`] where the rows do not fit the tables; [`ErrorKind::Closed`] during shutdown. In all of these
     /// nothing is stored, except that with `ack_on_commit` an entry whose commit was not waited for is in the log.
     pub async fn append(&self, entry: Entry) -> Result<Position> {
+        self.append_claimed(entry, None).await
+    }
+
+    /// As [`Lake::append`], but where an entry of the same tenant, kind and payload was stored within the retry window,
+    /// nothing is stored of this one, and it is answered as that one was. One that is under way is waited for.
+    ///
+    /// # Errors
+    /// As [`Lake::append`].
+    pub async fn append_once(&self, entry: Entry) -> Result<Receipt> {
+        let Some(retries) = &self.shared.retries else {
+            return Ok(Receipt { position: self.append(entry).await?, is_repeat: false });
+        };
+        let digest = digest(retries, &entry).await?;
+        match retries.claim(digest).await {
+            Claimed::First(claim) => {
+                Ok(Receipt { position: self.append_claimed(entry, Some(claim)).await?, is_repeat: false })
+            }
+            Claimed::Repeat(position) => {
+                if self.shared.options.ack_on_commit {
+                    self.committed(position).await?;
+                }
+                Ok(Receipt { position, is_repeat: true })
+            }
+        }
+    }
+
+    async fn append_claimed(&self, entry: Entry, claim: Option<Claim>) -> Result<Position> {
         let shared = &self.shared;
         shared.queue.check_open()?;
         self.ensure_tenant(&entry.frame.tenant).await?;
@@ -266,7 +317,7 @@ impl Lake {
         let in_log = shared.log_budget.reserve(frame_bytes(&entry.frame, payload_bytes))?;
         let (answer, answered) = oneshot::channel();
         let (frame, payload, reserved) = (entry.frame, entry.payload, [in_memory, in_log]);
-        shared.queue.append(Pending { frame, payload, rows, reserved, in_flight, answer })?;
+        shared.queue.append(Pending { frame, payload, rows, reserved, in_flight, claim, answer })?;
         let position = answered.await.map_err(|_| closed())??;
         if shared.options.ack_on_commit {
             self.committed(position).await?;
@@ -321,6 +372,9 @@ impl Lake {
         stats.wal_bytes = shared.log_budget.used_bytes();
         stats.position = shared.hot.last_position();
         stats.committed_position = shared.progress.borrow().committed;
+        if let Some(retries) = &shared.retries {
+            retries.tell(&mut stats);
+        }
         stats
     }
 
@@ -345,6 +399,16 @@ impl Lake {
         closing.await.map_err(|_| closed())??;
         flushed.map(|_| ())
     }
+}
+
+/// The digest of a request. Large ones are read off the I/O runtime.
+async fn digest(retries: &Arc<Retries>, entry: &Entry) -> Result<u128> {
+    const INLINE_BYTES_MAX: usize = 1 << 20;
+    if entry.payload.len() <= INLINE_BYTES_MAX {
+        return Ok(retries.digest(&entry.frame, &entry.payload));
+    }
+    let (retries, frame, payload) = (Arc::clone(retries), entry.frame.clone(), entry.payload.clone());
+    tokio::task::spawn_blocking(move || retries.digest(&frame, &payload)).await.map_err(|_| closed())
 }
 
 impl Drop for Lake {

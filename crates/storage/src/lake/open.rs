@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::budget::Budget;
 use super::flusher::{self, Flusher};
 use super::hot::HotStore;
+use super::retries::Retries;
 use super::tables::Tables;
 use super::{Counters, Decode, Lake, LakeOptions, Progress, Running, Shared, writer};
 use crate::wal::{Disk, Log, LogAtRest, LogOptions, Replay};
@@ -49,6 +50,8 @@ async fn start(options: &LakeOptions, decoder: &Arc<dyn Decode>, disk: &Arc<dyn 
     check_store(&at_rest, options).await?;
     let tables = open_tables(&mut at_rest, &options.store).await?;
     let replay = blocking(move || at_rest.replay()).await?;
+    let (retry_options, retry_disk) = (options.clone(), Arc::clone(disk));
+    let retries = blocking(move || Retries::open(&retry_options, &retry_disk)).await?;
     let identity = replay.identity();
     let shared = Arc::new(Shared {
         app_id: format!("spanlake-{}-0", identity.writer_id),
@@ -56,6 +59,7 @@ async fn start(options: &LakeOptions, decoder: &Arc<dyn Decode>, disk: &Arc<dyn 
         tables,
         hot: HotStore::new(Budget::new("memory for rows on their way to the store", options.hot_limit_bytes)),
         log_budget: Budget::new("the write-ahead log", options.wal_limit_bytes),
+        retries,
         queue: writer::Queue::default(),
         counters: Counters::default(),
         progress: watch::Sender::new(Progress::default()),
@@ -201,6 +205,9 @@ fn decode_chunk(mut replay: Replay, shared: &Shared, committed: &Committed, deco
     while bytes < CHUNK_BYTES {
         let Some(logged) = replay.next_frame()? else { return Ok(Chunk { replay, frames, at_end: true }) };
         let (tenant, position) = (logged.frame.tenant.as_str(), logged.position);
+        if let Some(retries) = &shared.retries {
+            retries.recover(&logged.frame, &logged.payload, position);
+        }
         if !committed.tenant_lacks(tenant, position) {
             continue;
         }
@@ -231,8 +238,13 @@ impl Started {
             "tables have committed beyond the end of this write-ahead log, which is an older copy: going on under a new \
              writer id"
         );
-        let mut log = self.log;
-        blocking(move || log.renew()).await
+        let (mut log, retries) = (self.log, self.shared.retries.clone());
+        blocking(move || {
+            // The frames go, what was answered stays known.
+            retries.map_or(Ok(()), |retries| retries.save(end))?;
+            log.renew()
+        })
+        .await
     }
 
     fn run(mut self) -> Result<Arc<Lake>> {

@@ -25,15 +25,15 @@ use super::{Decode, Entry, Frame, Lake, LakeOptions, ReadOnlyLake, TableSource, 
 use crate::wal::faulty_disk::FaultyDisk;
 use crate::{ErrorKind, Result, Store};
 
-const HOUR: &str = model_usage::HOUR_SPEC.name;
+pub(super) const HOUR: &str = model_usage::HOUR_SPEC.name;
 const SPANS: &str = spans::SPEC.name;
-const TODAY: i32 = 20_500;
+pub(super) const TODAY: i32 = 20_500;
 /// Each process has randomness of its own.
 static SEED: AtomicU64 = AtomicU64::new(1);
 
 /// A payload is text: `table first_id end_id date`, one line for each batch, and empty lines.
 #[derive(Debug)]
-struct TextDecode;
+pub(super) struct TextDecode;
 
 impl Decode for TextDecode {
     fn decode(&self, _frame: &Frame, payload: &Bytes) -> Result<Vec<(&'static str, RecordBatch)>> {
@@ -42,7 +42,7 @@ impl Decode for TextDecode {
     }
 }
 
-fn batch_of_line(line: &str) -> (&'static str, RecordBatch) {
+pub(super) fn batch_of_line(line: &str) -> (&'static str, RecordBatch) {
     let words: Vec<&str> = line.split(' ').collect();
     let [table, first, end, date] = words.as_slice() else { panic!("{line}") };
     let spec = if *table == HOUR { &model_usage::HOUR_SPEC } else { &spans::SPEC };
@@ -88,7 +88,7 @@ fn rows(spec: &TableSpec, ids: Range<i64>, date: i32) -> RecordBatch {
     RecordBatch::try_new(schema, columns).unwrap()
 }
 
-fn frame(tenant: &str) -> Frame {
+pub(super) fn frame(tenant: &str) -> Frame {
     Frame { tenant: tenant.to_owned(), kind: 1, received_unix_nano: 5, rules_version: 1, prices_version: 1 }
 }
 
@@ -106,13 +106,13 @@ fn entry_on(ids: Range<i64>, date: i32) -> Entry {
 }
 
 /// A lake's surroundings: a store that can be made to fail, and a directory for the log.
-struct World {
-    objects: FaultyStore<InMemory>,
+pub(super) struct World {
+    pub(super) objects: FaultyStore<InMemory>,
     dir: TempDir,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { objects: FaultyStore::new(InMemory::new()), dir: TempDir::new().unwrap() }
     }
 
@@ -120,12 +120,12 @@ impl World {
         Store::with_object_store("memory:///lake", Arc::new(self.objects.clone()))
     }
 
-    fn wal_dir(&self) -> PathBuf {
+    pub(super) fn wal_dir(&self) -> PathBuf {
         self.dir.path().join("wal")
     }
 
     /// Nothing flushes by itself.
-    fn options(&self) -> LakeOptions {
+    pub(super) fn options(&self) -> LakeOptions {
         LakeOptions {
             store: self.store(),
             wal_dir: self.wal_dir(),
@@ -134,6 +134,8 @@ impl World {
             flush_interval: Duration::from_secs(3600),
             flush_bytes: u64::MAX,
             ack_on_commit: false,
+            retry_window: Duration::from_secs(900),
+            retry_limit_bytes: 16 << 20,
             ambient: Arc::new(ManualAmbient::new(SEED.fetch_add(1, Ordering::Relaxed))),
         }
     }
@@ -173,7 +175,7 @@ fn copy_dir(from: &Path) -> TempDir {
     to
 }
 
-async fn open(options: LakeOptions) -> Result<Arc<Lake>> {
+pub(super) async fn open(options: LakeOptions) -> Result<Arc<Lake>> {
     Lake::open(options, Arc::new(TextDecode)).await
 }
 
@@ -203,7 +205,7 @@ async fn committed_ids(view: &TableView) -> Vec<i64> {
 }
 
 /// All ids that the view shows, sorted, those twice there twice.
-async fn ids(source: &dyn TableSource, table: &str) -> Vec<i64> {
+pub(super) async fn ids(source: &dyn TableSource, table: &str) -> Vec<i64> {
     let view = view(source, table).await;
     let mut ids = committed_ids(&view).await;
     for batch in &view.hot {

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::Shared;
 use super::budget::Reservation;
 use super::hot::Rows;
+use super::retries::Claim;
 use crate::wal::{Log, frame_bytes};
 use crate::{Error, ErrorKind, Frame, Position, Result};
 
@@ -27,6 +28,8 @@ pub(super) struct Pending {
     pub(super) reserved: [Reservation; 2],
     /// Its payload's bytes in memory, until they are written.
     pub(super) in_flight: Reservation,
+    /// By which repeats of it know what becomes of it.
+    pub(super) claim: Option<Claim>,
     pub(super) answer: oneshot::Sender<Result<Position>>,
 }
 
@@ -162,7 +165,8 @@ fn append(log: &mut Log, shared: &Shared, group: Vec<Pending>) {
     for (position, pending) in (appended.first..).zip(group.by_ref().take(appended.durable)) {
         pending.reserved.into_iter().for_each(Reservation::keep);
         drop(pending.in_flight);
-        answers.push((position, pending.answer));
+        let claim = pending.claim.map(|claim| (claim, pending.frame.received_unix_nano));
+        answers.push((position, claim, pending.answer));
         visible.push((pending.frame.tenant, pending.rows));
     }
     if !visible.is_empty() {
@@ -172,7 +176,10 @@ fn append(log: &mut Log, shared: &Shared, group: Vec<Pending>) {
         shared.wake_after_push();
     }
     // Who is gone by now does not need the answer.
-    for (position, answer) in answers {
+    for (position, claim, answer) in answers {
+        if let Some((claim, received_unix_nano)) = claim {
+            claim.stored(position, received_unix_nano);
+        }
         let _ = answer.send(Ok(position));
     }
     if let Some(error) = appended.error {
@@ -184,6 +191,14 @@ fn append(log: &mut Log, shared: &Shared, group: Vec<Pending>) {
 }
 
 pub(super) fn release(log: &mut Log, shared: &Shared, position: Position) {
+    // What the log tells of its requests has to outlive their frames.
+    if let (Some(retries), Some(end)) = (&shared.retries, log.freed_by(position))
+        && let Err(error) = retries.save(end)
+    {
+        // The next release tries again, and once the requests are too old there is nothing to save.
+        tracing::warn!(%error, position, "the write-ahead log keeps frames whose requests cannot be remembered otherwise");
+        return;
+    }
     let before = log.bytes();
     if let Err(error) = log.release(position) {
         // The next release tries again.

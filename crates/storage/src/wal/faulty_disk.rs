@@ -12,6 +12,8 @@ use super::{Disk, DiskFile, LocalDisk};
 pub(crate) struct FaultyDisk {
     /// The next sync fails.
     pub(crate) sync_fails: Arc<AtomicBool>,
+    /// As long as it is set, no sync of the file `retries` succeeds.
+    pub(crate) retries_fail: Arc<AtomicBool>,
     /// No file can be made.
     pub(crate) create_fails: AtomicBool,
     /// Writes come out this short; 0: as they come.
@@ -22,13 +24,16 @@ pub(crate) struct FaultyDisk {
 struct FaultyFile {
     file: Box<dyn DiskFile>,
     sync_fails: Arc<AtomicBool>,
+    retries_fail: Option<Arc<AtomicBool>>,
     write_bytes_max: Arc<AtomicUsize>,
 }
 
 impl FaultyDisk {
-    fn wrap(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+    fn wrap(&self, path: &Path, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
         let (sync_fails, write_bytes_max) = (Arc::clone(&self.sync_fails), Arc::clone(&self.write_bytes_max));
-        Box::new(FaultyFile { file, sync_fails, write_bytes_max })
+        let holds_retries = path.to_string_lossy().contains("retries");
+        let retries_fail = holds_retries.then(|| Arc::clone(&self.retries_fail));
+        Box::new(FaultyFile { file, sync_fails, retries_fail, write_bytes_max })
     }
 }
 
@@ -37,11 +42,11 @@ impl Disk for FaultyDisk {
         if self.create_fails.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        Ok(self.wrap(LocalDisk.create(path, bytes)?))
+        Ok(self.wrap(path, LocalDisk.create(path, bytes)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(self.wrap(LocalDisk.open(path)?))
+        Ok(self.wrap(path, LocalDisk.open(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -67,7 +72,8 @@ impl DiskFile for FaultyFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        if self.sync_fails.swap(false, Ordering::SeqCst) {
+        let fails_on = self.retries_fail.as_ref().is_some_and(|fails| fails.load(Ordering::SeqCst));
+        if fails_on || self.sync_fails.swap(false, Ordering::SeqCst) {
             return Err(io::Error::other("injected sync failure"));
         }
         self.file.sync()

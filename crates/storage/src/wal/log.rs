@@ -233,6 +233,13 @@ impl Log {
         Ok(freed)
     }
 
+    /// The last position of the segments that [`Log::release`] would give up; `None` where it would give up none.
+    pub fn freed_by(&self, position: Position) -> Option<Position> {
+        let kept = usize::from(self.active.is_none());
+        let freed = self.retired.iter().take(self.retired.len().saturating_sub(kept));
+        freed.take_while(|retired| retired.last_position <= position).last().map(|retired| retired.last_position)
+    }
+
     fn free_segments(&mut self, position: Position, kept: usize) -> Result<()> {
         let mut changed = false;
         while let Some(retired) = self.retired.front()

@@ -8,6 +8,7 @@
 //! | `identity` | format version, store, table ids, writer id, epoch; replaced whole |
 //! | `wal-<sequence>.log` | a segment: a header, then frames |
 //! | `spare-<sequence>.log` | a segment whose frames are all committed, kept to be written over |
+//! | `retries` | digests of answered requests whose frames have left the log (retry_file.rs) |
 //!
 //! A frame is one request. Frames are numbered from 1 without gaps ([`crate::Position`]). They are written in groups, and a
 //! group is answered only after its sync. Numbers are little-endian, and a frame starts at a multiple of 8:
@@ -43,6 +44,7 @@ mod frame;
 mod identity;
 mod log;
 mod recovery;
+mod retry_file;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -51,6 +53,7 @@ pub use disk::{Disk, DiskFile, LocalDisk};
 pub use identity::Identity;
 pub use log::{Appended, Log};
 pub use recovery::{LogAtRest, Logged, Replay};
+pub(crate) use retry_file::{Answered, RECORD_BYTES, RetryFile};
 
 use std::path::PathBuf;
 use std::sync::Arc;
