@@ -2,6 +2,7 @@
 //!
 //! [`encode()`] is pure CPU work; [`write()`] splits by date, encodes off the I/O runtime and uploads.
 
+mod encoder;
 mod properties;
 mod statistics;
 #[cfg(test)]
@@ -14,16 +15,11 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::Date32Type;
 use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::errors::ParquetError;
 use spanlake_schema::{DATE, TableSpec};
 
 use crate::delta::format_date;
 use crate::error::{Error, ErrorKind, store_error};
 use crate::{AddFile, Result, Segment, Table};
-
-pub use properties::writer_properties;
 
 /// From this size on, an object is uploaded in parts.
 const MULTIPART_FROM_BYTES: usize = 16 << 20;
@@ -110,20 +106,8 @@ pub fn encode(spec: &TableSpec, batches: &[RecordBatch]) -> Result<Encoded> {
     for batch in batches {
         check_columns(spec, batch)?;
     }
-    let failed = |source: ParquetError| {
-        Error::new(ErrorKind::Invalid, format!("cannot encode a segment of table {}", spec.name)).with_source(source)
-    };
     let rows = batches.iter().map(RecordBatch::num_rows).sum();
-    let without_date: Vec<usize> = (0..spec.columns.len()).filter(|index| *index != spec.index_of(DATE)).collect();
-    // The Arrow schema repeats what the Parquet schema says; without it a file is smaller and opens faster.
-    let options =
-        ArrowWriterOptions::new().with_properties(writer_properties(spec, rows)).with_skip_arrow_metadata(true);
-    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), spec.file_schema(), options).map_err(failed)?;
-    for batch in batches {
-        let columns = batch.project(&without_date).map_err(|source| failed(source.into()))?;
-        writer.write(&columns).map_err(failed)?;
-    }
-    let bytes = writer.into_inner().map_err(failed)?;
+    let bytes = encoder::encode(spec, batches)?;
     Ok(Encoded { bytes: bytes.into(), stats: statistics::of(spec, batches, rows) })
 }
 

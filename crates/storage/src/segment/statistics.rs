@@ -150,13 +150,13 @@ fn exact_number(value: f64) -> Option<Value> {
 }
 
 /// The text itself or its beginning, which sorts before it.
-fn lower_text(text: &str) -> &str {
+pub(super) fn lower_text(text: &str) -> &str {
     text.char_indices().nth(TEXT_BOUND_CHARS).map_or(text, |(end, _)| &text[..end])
 }
 
 /// The text itself, or the smallest text of bounded length that sorts after everything with its beginning; `None` where
 /// there is no such text.
-fn upper_text(text: &str) -> Option<String> {
+pub(super) fn upper_text(text: &str) -> Option<String> {
     let beginning = lower_text(text);
     if beginning.len() == text.len() {
         return Some(text.to_owned());

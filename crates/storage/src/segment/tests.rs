@@ -134,7 +134,15 @@ fn nested_array(data_type: &DataType, valid: Vec<bool>, nullable: bool, random: 
         }
         DataType::List(field) => {
             let items: ArrayRef = match field.data_type() {
-                DataType::Struct(fields) => Arc::new(fields_of(fields)),
+                DataType::Struct(fields) => {
+                    let (fields, columns, _) = fields_of(fields).into_parts();
+                    let some_null = (0..entries).map(|_| nullable && random.chance(200)).map(|null| !null);
+                    let nulls = NullBuffer::from(some_null.collect::<Vec<_>>());
+                    match entries {
+                        0 => Arc::new(StructArray::new_null(fields, 0)),
+                        _ => Arc::new(StructArray::new(fields, columns, Some(nulls))),
+                    }
+                }
                 item => any_array(item, entries, 200, random),
             };
             Arc::new(ListArray::new(Arc::clone(field), offsets, items, nulls))
@@ -254,14 +262,122 @@ fn round_trip(spec: &TableSpec, batches: &[RecordBatch]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn every_type_comes_back_and_lies_within_its_bounds(seed: u64, sizes in prop::collection::vec(1_usize..60, 1..4)) {
         let mut random = SplitMix64::new(seed);
         let batches: Vec<_> = sizes.iter().map(|rows| any_batch(&EVERYTHING, *rows, 20_455, &mut random)).collect();
         round_trip(&EVERYTHING, &batches);
+        // Part of a batch begins in the midst of its bitmaps and lists.
+        let parts = batches.iter().map(|batch| {
+            let from = random.index(batch.num_rows());
+            batch.slice(from, 1 + random.index(batch.num_rows() - from))
+        });
+        round_trip(&EVERYTHING, &parts.collect::<Vec<_>>());
     }
+}
+
+/// A table whose columns fill pages in different ways.
+const PAGED: TableSpec = TableSpec {
+    name: "paged",
+    comment: "A table of these tests",
+    columns: &[
+        Column::required("date", ColumnType::Date, "day"),
+        Column::required("id", ColumnType::Text, "all different"),
+        Column::optional("word", ColumnType::Text, "few different ones"),
+        Column::optional("count", ColumnType::Int64, "ascending, some NULL"),
+        Column::optional("nothing", ColumnType::Events, "always NULL"),
+        Column::required("map", ColumnType::TextMap, "a large value here and there"),
+    ],
+    statistics: &["id", "word", "count"],
+    bloom_filters: &[],
+};
+
+/// A batch of ascending numbers with values of many pages in its map.
+fn paged_batch(from: usize, rows: usize) -> RecordBatch {
+    let numbers = || from..from + rows;
+    let mut map = arrow::array::MapBuilder::new(
+        Some(arrow::array::MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() }),
+        arrow::array::StringBuilder::new(),
+        arrow::array::StringBuilder::new(),
+    );
+    for number in numbers() {
+        for key in 0..number % 3 {
+            map.keys().append_value(format!("key {key}"));
+            let large = number % 1_000 == 2 && key == 0;
+            map.values().append_value(if large { number.to_string().repeat(100_000) } else { number.to_string() });
+        }
+        map.append(true).unwrap();
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Date32Array::from(vec![20_455; rows])),
+        Arc::new(StringArray::from_iter_values(numbers().map(|number| format!("{number:08}")))),
+        Arc::new(
+            numbers().map(|number| (number % 7 > 0).then(|| format!("word {}", number % 5))).collect::<StringArray>(),
+        ),
+        Arc::new(numbers().map(|number| (number / 30_000 != 1).then_some(number as i64)).collect::<Int64Array>()),
+        new_null_array(&ColumnType::Events.arrow_type(), rows),
+        Arc::new(map.finish()),
+    ];
+    RecordBatch::try_new(PAGED.arrow_schema(), columns).unwrap()
+}
+
+/// Scenario: a reader wants a few rows of a file of several pages a column. Guarantee: the offset index leads it to them, in
+/// every column; and the bounds of each page hold its values.
+#[test]
+fn rows_are_found_by_the_page_index() {
+    use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection, RowSelector};
+    use parquet::file::metadata::PageIndexPolicy;
+
+    let batches: Vec<_> =
+        [(0, 25_000), (25_000, 3), (25_003, 40_000)].map(|(from, rows)| paged_batch(from, rows)).into();
+    let whole = without_date(&PAGED, &batches);
+    let bytes = encode(&PAGED, &batches).unwrap().bytes;
+    let options = || ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+    let builder = || ParquetRecordBatchReaderBuilder::try_new_with_options(bytes.clone(), options()).unwrap();
+    for (skip, count) in [(0, 1), (19_999, 3), (24_990, 20), (41_001, 4_000), (65_002, 1)] {
+        let selection = RowSelection::from(vec![RowSelector::skip(skip), RowSelector::select(count)]);
+        let read: Vec<_> = builder().with_row_selection(selection).build().unwrap().map(Result::unwrap).collect();
+        assert_eq!(
+            concat_batches(&PAGED.file_schema(), &read).unwrap(),
+            whole.slice(skip, count),
+            "{count} from {skip}"
+        );
+    }
+    let metadata = builder();
+    let metadata = metadata.metadata();
+    let leaf = |name: &str| {
+        let columns = metadata.row_group(0).columns().iter();
+        columns.map(|column| column.column_path().string()).position(|path| path == name).unwrap()
+    };
+    let pages = |name: &str| metadata.offset_index().unwrap()[0][leaf(name)].page_locations().clone();
+    assert!(pages("map.key_value.value").len() > 20, "large values do not share pages");
+    assert_eq!(pages("nothing.list.element.name").len(), 1, "nothing but levels needs one page");
+    let (index, pages) = (&metadata.column_index().unwrap()[0][leaf("count")], pages("count"));
+    let parquet::file::page_index::column_index::ColumnIndexMetaData::INT64(index) = index else { panic!("no index") };
+    assert!(pages.len() > 3);
+    let counts = whole.column_by_name("count").unwrap().as_primitive::<Int64Type>();
+    for (page, location) in pages.iter().enumerate() {
+        let end = pages.get(page + 1).map_or(whole.num_rows(), |next| next.first_row_index as usize);
+        let from = location.first_row_index as usize;
+        let values = counts.slice(from, end - from);
+        assert_eq!(index.null_count(page), Some(values.null_count() as i64));
+        assert_eq!(index.min_value(page).copied(), arrow::compute::min(&values), "page {page}");
+        assert_eq!(index.max_value(page).copied(), arrow::compute::max(&values), "page {page}");
+    }
+}
+
+#[test]
+fn rows_beyond_a_row_group_go_to_the_next() {
+    let batch = paged_batch(0, 10);
+    let groups = |limit| {
+        let groups = encoder::row_groups(&[batch.clone(), batch.clone(), batch.slice(0, 0)], limit);
+        groups.iter().map(|group| group.iter().map(RecordBatch::num_rows).collect::<Vec<_>>()).collect::<Vec<_>>()
+    };
+    assert_eq!(groups(20), [vec![10, 10]]);
+    assert_eq!(groups(10), [vec![10], vec![10]]);
+    assert_eq!(groups(7), [vec![7], vec![3, 4], vec![6]]);
 }
 
 #[test]
