@@ -23,7 +23,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
-use spanlake_ingest::{ContentEncoding, ContentType, Ingest, IngestOptions, Request, TraceDecoder};
+use spanlake_ingest::{ContentEncoding, ContentType, Decoder, Ingest, IngestOptions, Request, Signal};
 use spanlake_schema::{System, spans};
 use spanlake_storage::{Lake, LakeOptions, Store, TableSource, segment};
 use spanlake_testkit::{Traffic, spans_of};
@@ -122,7 +122,7 @@ fn varint(bytes: &[u8]) -> (u64, &[u8]) {
 }
 
 fn decode(load: &Load) -> Vec<RecordBatch> {
-    let decoder = TraceDecoder::default();
+    let decoder = Decoder::default();
     load.bodies.iter().flat_map(|body| decoder.decode_traces(body, RECEIVED).unwrap()).collect()
 }
 
@@ -136,7 +136,7 @@ fn verify(load: &Load, batches: &[RecordBatch]) {
 
 /// Walking: the wire alone, prost, columns. Returns the floor.
 fn walk(load: &Load) -> f64 {
-    let decoder = TraceDecoder::default();
+    let decoder = Decoder::default();
     verify(load, &decode(load));
     let floor = time(load, || {
         black_box(load.bodies.iter().map(|body| visit(body, 0)).sum::<usize>());
@@ -206,7 +206,7 @@ fn cpu_nanos() -> f64 {
 async fn end_to_end(load: &Load, floor: f64) {
     const ROUNDS: usize = 8;
     let folder = tempfile::tempdir().unwrap();
-    let lake = Lake::open(options(folder.path()), Arc::new(TraceDecoder::default())).await.unwrap();
+    let lake = Lake::open(options(folder.path()), Arc::new(Decoder::default())).await.unwrap();
     let options =
         IngestOptions { message_limit_bytes: 64 << 20, in_flight_limit_bytes: 1 << 30, ambient: Arc::new(System) };
     let ingest = Arc::new(Ingest::new(Arc::clone(&lake), options));
@@ -258,7 +258,7 @@ async fn send(ingest: &Arc<Ingest>, load: &Load, round: usize) {
                         content_encoding: ContentEncoding::Identity,
                         body,
                     };
-                    ingest.export_traces(request).await.unwrap();
+                    ingest.export(Signal::Traces, request).await.unwrap();
                 }
             })
         })

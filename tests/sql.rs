@@ -16,7 +16,7 @@ use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::TryStreamExt;
 use prost::Message;
-use spanlake_ingest::{ContentEncoding, ContentType, Ingest, IngestOptions, Request, TraceDecoder};
+use spanlake_ingest::{ContentEncoding, ContentType, Decoder, Ingest, IngestOptions, Request, Signal};
 use spanlake_query::{Parameters, QueryEngine, QueryError, QueryOptions};
 use spanlake_schema::DEFAULT_TENANT;
 use spanlake_storage::{Lake, LakeOptions, Store};
@@ -46,7 +46,7 @@ async fn fill() -> FilledLake {
         retry_limit_bytes: 16 << 20,
         ambient: ambient.clone(),
     };
-    let lake = Lake::open(options, Arc::new(TraceDecoder::default())).await.expect("a lake");
+    let lake = Lake::open(options, Arc::new(Decoder::default())).await.expect("a lake");
     let options = IngestOptions { message_limit_bytes: 1 << 20, in_flight_limit_bytes: 8 << 20, ambient };
     let ingest = Ingest::new(Arc::clone(&lake), options);
     let send = async |request: opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest| {
@@ -56,11 +56,11 @@ async fn fill() -> FilledLake {
             content_encoding: ContentEncoding::Identity,
             body: request.encode_to_vec().into(),
         };
-        ingest.export_traces(request).await.expect("stored")
+        ingest.export(Signal::Traces, request).await.expect("stored")
     };
-    assert_eq!(send(traffic::shop()).await.stored_spans, 5);
+    assert_eq!(send(traffic::shop()).await.stored, 5);
     lake.flush().await.expect("committed");
-    assert_eq!(send(traffic::desk()).await.stored_spans, 3);
+    assert_eq!(send(traffic::desk()).await.stored, 3);
 
     let options = QueryOptions {
         memory_limit_bytes: 256 << 20,

@@ -96,6 +96,20 @@ impl Text {
         self.present.set(row);
     }
 
+    /// Sets the value of a row to what `write` appends, or to NULL where it returns false.
+    pub(crate) fn try_set_with<E>(
+        &mut self,
+        row: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        self.pad(row);
+        if write(&mut self.data)? {
+            self.close();
+            self.present.set(row);
+        }
+        Ok(())
+    }
+
     /// Appends a value.
     #[inline]
     pub(crate) fn push(&mut self, value: &[u8]) {

@@ -19,6 +19,7 @@
 //! Bounds: nesting to [`DEPTH_LIMIT`] levels; the size is bounded by the caller, who has the body already.
 
 mod error;
+mod logs;
 mod reader;
 mod schema;
 #[cfg(test)]
@@ -28,12 +29,29 @@ mod value;
 
 pub use error::JsonError;
 
+use crate::signal::Signal;
+
 /// Levels of JSON arrays and objects that a body may nest, itself included. An attribute value takes three levels for
 /// each array and four for each key-value list inside another; the resulting messages nest fewer than 100 deep, which
 /// is what protobuf decoders allow.
 pub const DEPTH_LIMIT: usize = 128;
 
 /// Turns the JSON form of an `ExportTraceServiceRequest` into its protobuf form.
+///
+/// # Errors
+/// Where the body is no such request; the error says what and where.
 pub fn traces_to_protobuf(body: &[u8]) -> Result<Vec<u8>, JsonError> {
-    transcode::transcode(body, &schema::TRACES)
+    to_protobuf(Signal::Traces, body)
+}
+
+/// Turns the JSON form of a signal's export request into its protobuf form.
+///
+/// # Errors
+/// Where the body is no such request; the error says what and where.
+pub fn to_protobuf(signal: Signal, body: &[u8]) -> Result<Vec<u8>, JsonError> {
+    let message = match signal {
+        Signal::Traces => &schema::TRACES,
+        Signal::Logs => &logs::LOGS,
+    };
+    transcode::transcode(body, message)
 }

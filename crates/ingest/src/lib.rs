@@ -8,46 +8,53 @@
 //! where or how tables lie.
 //!
 //! **Invariants.**
-//! - A request is stored whole but for the spans that partial success names, or not at all. Sent again, it is answered as
+//! - A request is stored whole but for the items that partial success names, or not at all. Sent again, it is answered as
 //!   before and stored nothing of.
 //! - The same bytes and arrival time make the same rows, so that replaying the log is identical.
 //! - What the telemetry does not carry is NULL; what was derived sets its bit in `reading_flags`.
-//! - A span can be rebuilt from its row: see [`rebuild`].
+//! - A span or a log record can be rebuilt from its row: see [`rebuild`].
 //! - Bytes in flight are bounded; at the bound senders are pushed back.
 //!
 //! **Units.** Times are nanoseconds since 1970-01-01 UTC, sizes bytes, money integers of 1e-12 US dollars.
 //!
 //! ```
-//! use spanlake_ingest::TraceDecoder;
+//! use spanlake_ingest::Decoder;
 //!
 //! // One span with a trace id, a span id and a name, in one scope of one resource.
 //! let span = [&[0x0a, 16][..], &[1; 16], &[0x12, 8], &[2; 8], b"\x2a\x04chat"].concat();
 //! let scope = [&[0x12, span.len() as u8][..], &span].concat();
 //! let resource = [&[0x12, scope.len() as u8][..], &scope].concat();
 //! let body = [&[0x0a, resource.len() as u8][..], &resource].concat();
-//! let batches = TraceDecoder::default().decode_traces(&body, 1_763_700_000_000_000_000).unwrap();
+//! let batches = Decoder::default().decode_traces(&body, 1_763_700_000_000_000_000).unwrap();
 //! assert_eq!(batches[0].num_rows(), 1);
 //! ```
 
 mod columns;
+mod dates;
 mod decimal;
+mod decode;
 pub mod decompress;
 pub mod json;
+mod log_walk;
 mod meaning;
 mod origin;
 pub mod price;
 mod reading;
 pub mod rebuild;
 mod receive;
+mod resources;
 mod room;
 mod rules;
+mod signal;
 mod span_columns;
 mod span_fields;
 mod value;
 mod walk;
 mod wire;
 
+pub use decode::Decoder;
 pub use receive::{
     ContentEncoding, ContentType, ExportOutcome, Ingest, IngestOptions, IngestStats, Rejection, RejectionKind, Request,
-    TraceDecoder,
+    SignalStats,
 };
+pub use signal::Signal;

@@ -1,13 +1,13 @@
-//! Where spans come from: their resource and scope, rendered once and copied to each span.
+//! Where spans, log records and points come from: their resource and scope, rendered once and copied to each of them.
 
 use crate::columns::TextMap;
 use crate::room::{ITEM_BYTES, Room};
-use crate::span_columns::{SpanColumns, slot};
+use crate::span_columns::{Columns, Table, slot_in};
 use crate::value::{Attribute, Value, ValueWriter};
 use crate::walk::write_attribute;
 use crate::wire::{Reader, WireError};
 
-/// The resource and scope of the spans that follow.
+/// The resource and scope of the items that follow.
 #[derive(Debug, Default)]
 pub(crate) struct Origin<'a> {
     pub(crate) resource_schema_url: &'a [u8],
@@ -109,7 +109,7 @@ impl<'a> Origin<'a> {
         }
     }
 
-    /// Ends the resource: its spans follow.
+    /// Ends the resource: its items follow.
     pub(crate) fn end_resource(&mut self, writer: &mut ValueWriter) {
         let name_bytes = self.service_name.as_ref().map_or(0, Vec::len) + self.environment.map_or(0, <[u8]>::len);
         let entity_bytes: usize = self.entity_refs.iter().map(EntityRef::copy_bytes).sum();
@@ -155,7 +155,7 @@ impl<'a> Origin<'a> {
         Ok(())
     }
 
-    /// Ends the scope: its spans follow.
+    /// Ends the scope: its items follow.
     pub(crate) fn end_scope(&mut self, writer: &mut ValueWriter) {
         self.scope_bytes = self.scope_name.len() + self.scope_version.len() + self.scope_schema_url.len();
         if let Some(scope) = &mut self.scope {
@@ -170,43 +170,43 @@ impl<'a> Origin<'a> {
     }
 
     /// Writes the columns of resource and scope for the current row.
-    pub(crate) fn write(&self, columns: &mut SpanColumns) {
+    pub(crate) fn write<T: Table>(&self, columns: &mut Columns<T>) {
         let row = columns.rows;
         let mut text = |at: usize, value: &[u8]| {
             if !value.is_empty() {
                 columns.texts[at].set(row, value);
             }
         };
-        text(const { slot("resource_schema_url") }, self.resource_schema_url);
-        text(const { slot("scope_schema_url") }, self.scope_schema_url);
-        text(const { slot("scope_version") }, self.scope_version);
+        text(const { slot_in(T::SPEC.columns, "resource_schema_url") }, self.resource_schema_url);
+        text(const { slot_in(T::SPEC.columns, "scope_schema_url") }, self.scope_schema_url);
+        text(const { slot_in(T::SPEC.columns, "scope_version") }, self.scope_version);
         if let Some(name) = &self.service_name {
-            columns.texts[const { slot("service_name") }].set(row, name);
+            columns.texts[const { slot_in(T::SPEC.columns, "service_name") }].set(row, name);
         }
         if let Some(name) = self.environment {
-            columns.texts[const { slot("environment") }].set(row, name);
+            columns.texts[const { slot_in(T::SPEC.columns, "environment") }].set(row, name);
         }
         if !self.entity_refs.is_empty() {
-            columns.texts[const { slot("resource_entity_refs") }].set_with(row, |out| {
+            columns.texts[const { slot_in(T::SPEC.columns, "resource_entity_refs") }].set_with(row, |out| {
                 // Writing strings into a vector cannot fail.
                 let _ = serde_json::to_writer(out, &self.entity_refs);
             });
         }
         let (mut resource_dropped, mut scope_dropped) = (0, 0);
         if let Some(resource) = &self.resource {
-            columns.maps[const { slot("resource_attributes") }].set_copy(row, &resource.map);
-            columns.texts[const { slot("resource_attribute_types") }].set(row, &resource.symbols);
+            columns.maps[const { slot_in(T::SPEC.columns, "resource_attributes") }].set_copy(row, &resource.map);
+            columns.texts[const { slot_in(T::SPEC.columns, "resource_attribute_types") }].set(row, &resource.symbols);
             resource_dropped = resource.dropped;
         }
         if let Some(scope) = &self.scope {
-            columns.texts[const { slot("scope_name") }].set(row, self.scope_name);
-            columns.maps[const { slot("scope_attributes") }].set_copy(row, &scope.map);
-            columns.texts[const { slot("scope_attribute_types") }].set(row, &scope.symbols);
+            columns.texts[const { slot_in(T::SPEC.columns, "scope_name") }].set(row, self.scope_name);
+            columns.maps[const { slot_in(T::SPEC.columns, "scope_attributes") }].set_copy(row, &scope.map);
+            columns.texts[const { slot_in(T::SPEC.columns, "scope_attribute_types") }].set(row, &scope.symbols);
             scope_dropped = scope.dropped;
         }
         let dropped = [
-            (const { slot("resource_dropped_attributes_count") }, resource_dropped),
-            (const { slot("scope_dropped_attributes_count") }, scope_dropped),
+            (const { slot_in(T::SPEC.columns, "resource_dropped_attributes_count") }, resource_dropped),
+            (const { slot_in(T::SPEC.columns, "scope_dropped_attributes_count") }, scope_dropped),
         ];
         for (at, count) in dropped {
             columns.ints[at].set(row, i64::from(count));

@@ -1,8 +1,9 @@
-//! The original span out of its row: every field of the span, its scope and its resource.
+//! The original span or log record out of its row: every field of it, its scope and its resource.
 //!
 //! What a promoted column holds goes back to its place among the attributes; what the map holds as text gets its type
 //! back from the symbols of [`spanlake_schema::types`].
 
+mod logs;
 mod typed;
 
 use arrow::array::{
@@ -11,6 +12,7 @@ use arrow::array::{
 use arrow::record_batch::RecordBatch;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, EntityRef, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
@@ -19,22 +21,22 @@ use spanlake_schema::spans::PROMOTED;
 
 use typed::{Symbol, Symbols};
 
-/// A span and where it came from.
+/// A span or log record, and where it came from.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rebuilt {
-    /// The span.
-    pub span: Span,
+pub struct Rebuilt<T> {
+    /// The span or log record.
+    pub item: T,
     /// The resource, where one was sent.
     pub resource: Option<Resource>,
     /// The schema URL of the resource.
     pub resource_schema_url: String,
     /// The scope, where one was sent.
     pub scope: Option<InstrumentationScope>,
-    /// The schema URL of the scope's spans.
+    /// The schema URL of the scope's items.
     pub scope_schema_url: String,
 }
 
-/// Why a row is no span.
+/// Why a row is no span or log record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("row {row}: {what}")]
 pub struct RebuildError {
@@ -48,9 +50,25 @@ pub struct RebuildError {
 ///
 /// # Errors
 /// Where a row is not as ingest writes it; the row is named.
-pub fn rebuild(batch: &RecordBatch) -> Result<Vec<Rebuilt>, RebuildError> {
+pub fn rebuild(batch: &RecordBatch) -> Result<Vec<Rebuilt<Span>>, RebuildError> {
+    rebuild_with(batch, |rows, row| rows.span(row))
+}
+
+/// Rebuilds the log record of every row of a batch of `logs`, in order.
+///
+/// # Errors
+/// Where a row is not as ingest writes it; the row is named.
+pub fn rebuild_logs(batch: &RecordBatch) -> Result<Vec<Rebuilt<LogRecord>>, RebuildError> {
+    rebuild_with(batch, |rows, row| rows.log_record(row))
+}
+
+fn rebuild_with<T>(
+    batch: &RecordBatch,
+    item: impl Fn(&Rows<'_>, usize) -> Fallible<T>,
+) -> Result<Vec<Rebuilt<T>>, RebuildError> {
     let rows = Rows { batch };
-    (0..batch.num_rows()).map(|row| rows.row(row).map_err(|what| RebuildError { row, what })).collect()
+    let row = |row| item(&rows, row).and_then(|item| rows.with_origin(item, row));
+    (0..batch.num_rows()).map(|at| row(at).map_err(|what| RebuildError { row: at, what })).collect()
 }
 
 struct Rows<'a> {
@@ -92,9 +110,9 @@ impl<'a> Rows<'a> {
         unhex(self.text(name, row)?.unwrap_or_default())
     }
 
-    fn row(&self, row: usize) -> Fallible<Rebuilt> {
+    fn with_origin<T>(&self, item: T, row: usize) -> Fallible<Rebuilt<T>> {
         Ok(Rebuilt {
-            span: self.span(row)?,
+            item,
             resource: self.resource(row)?,
             resource_schema_url: self.owned("resource_schema_url", row)?,
             scope: self.scope(row)?,

@@ -5,18 +5,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
 
-use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use spanlake_schema::{Ambient, spans};
-use spanlake_storage::{Decode, Entry, Frame, Lake};
+use spanlake_schema::Ambient;
+use spanlake_storage::{Entry, Frame, Lake};
 use tokio::sync::Semaphore;
 
+use crate::decode::Decoder;
 use crate::decompress::{DecompressError, decompress};
 use crate::json;
-use crate::meaning::Meaning;
-use crate::price::{PRICES_VERSION, Pricer};
+use crate::price::PRICES_VERSION;
 use crate::room::{ROOM_FACTOR, Room};
-use crate::rules::Rules;
+use crate::signal::Signal;
 use crate::walk::{Walked, Walker};
 use crate::wire::WireError;
 
@@ -69,10 +68,10 @@ pub struct Request {
 /// What happened to a request that was answered with success.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExportOutcome {
-    /// Spans stored.
-    pub stored_spans: u64,
-    /// Spans refused, for `partial_success.rejected_spans`.
-    pub rejected_spans: u64,
+    /// Spans, metric points or log records stored.
+    pub stored: u64,
+    /// Those refused, for `partial_success`.
+    pub rejected: u64,
     /// Why, for `partial_success.error_message`; empty where nothing is to be said.
     pub error_message: String,
 }
@@ -104,22 +103,14 @@ pub struct Rejection {
 /// Counters and gauges of ingest.
 #[derive(Clone, Debug, Default)]
 pub struct IngestStats {
-    /// Requests that came.
-    pub requests_total: u64,
     /// Bytes of bodies as they came.
     pub received_bytes_total: u64,
     /// Bytes after decompression.
     pub decompressed_bytes_total: u64,
-    /// Spans decoded.
-    pub received_spans_total: u64,
-    /// Spans refused by partial success.
-    pub refused_spans_total: u64,
-    /// Spans stored.
-    pub stored_spans_total: u64,
+    /// What came of each signal, in the order of [`Signal::ALL`].
+    pub signals: [SignalStats; Signal::ALL.len()],
     /// Requests that were stored before, when their sender had got no answer; nothing of them is stored again.
     pub duplicate_requests_total: u64,
-    /// Their spans.
-    pub duplicate_spans_total: u64,
     /// Requests refused as malformed.
     pub malformed_requests_total: u64,
     /// Requests refused as too large.
@@ -140,6 +131,29 @@ pub struct IngestStats {
     pub walk_seconds_total: f64,
 }
 
+/// Counters of one signal. Items are spans, metric points or log records; received = refused + stored + duplicate, but for
+/// those of requests that are under way or were refused whole after they were decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SignalStats {
+    /// Requests that came.
+    pub requests_total: u64,
+    /// Items decoded.
+    pub received_total: u64,
+    /// Items refused by partial success.
+    pub refused_total: u64,
+    /// Items stored.
+    pub stored_total: u64,
+    /// Items of requests that were stored before; nothing of them is stored again.
+    pub duplicate_total: u64,
+}
+
+impl IngestStats {
+    /// What came of one signal.
+    pub fn signal(&self, signal: Signal) -> SignalStats {
+        self.signals[signal.index()]
+    }
+}
+
 /// The way in.
 #[derive(Debug)]
 pub struct Ingest {
@@ -153,15 +167,20 @@ pub struct Ingest {
 }
 
 #[derive(Debug, Default)]
-struct Counters {
+struct SignalCounters {
     requests: AtomicU64,
+    received: AtomicU64,
+    refused: AtomicU64,
+    stored: AtomicU64,
+    duplicate: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    signals: [SignalCounters; Signal::ALL.len()],
     received_bytes: AtomicU64,
     decompressed_bytes: AtomicU64,
-    received_spans: AtomicU64,
-    refused_spans: AtomicU64,
-    stored_spans: AtomicU64,
     duplicate_requests: AtomicU64,
-    duplicate_spans: AtomicU64,
     malformed: AtomicU64,
     too_large: AtomicU64,
     overloaded: AtomicU64,
@@ -171,9 +190,6 @@ struct Counters {
     unpriced_calls: AtomicU64,
     walk_nanos: AtomicU64,
 }
-
-/// Frame kind of OTLP traces, as protobuf.
-const KIND_TRACES: u8 = 1;
 
 /// Bodies up to this size are walked where they arrive: about 100 microseconds of work. Larger ones leave the I/O runtime.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -194,22 +210,22 @@ impl Ingest {
         Self {
             lake,
             options,
-            walker: TraceDecoder::default().walker,
+            walker: Decoder::default().into_walker(),
             walks: Semaphore::new(cores),
             in_flight_bytes: AtomicUsize::new(0),
             counters: Counters::default(),
         }
     }
 
-    /// Takes an `ExportTraceServiceRequest`. Returns after its spans are durable and visible to queries. The same request
+    /// Takes an export request of a signal. Returns after its items are durable and visible to queries. The same request
     /// again within the lake's retry window gets the same answer, and nothing of it is stored.
     ///
     /// # Errors
     /// A [`Rejection`]: nothing of the request is stored.
-    pub async fn export_traces(&self, request: Request) -> Result<ExportOutcome, Rejection> {
-        self.counters.requests.fetch_add(1, Relaxed);
+    pub async fn export(&self, signal: Signal, request: Request) -> Result<ExportOutcome, Rejection> {
+        self.counters.signals[signal.index()].requests.fetch_add(1, Relaxed);
         self.counters.received_bytes.fetch_add(request.body.len() as u64, Relaxed);
-        let outcome = self.export(request).await;
+        let outcome = self.take(signal, request).await;
         if let Err(rejection) = &outcome {
             let counter = match rejection.kind {
                 RejectionKind::Malformed => &self.counters.malformed,
@@ -222,16 +238,16 @@ impl Ingest {
         outcome
     }
 
-    async fn export(&self, request: Request) -> Result<ExportOutcome, Rejection> {
+    async fn take(&self, signal: Signal, request: Request) -> Result<ExportOutcome, Rejection> {
         let mut share = self.admit(request.body.len())?;
         let received_unix_nano = self.options.ambient.now_unix_nano();
         let tenant = request.tenant.clone();
-        let Decoded { body, walked } = self.decode(request, received_unix_nano).await?;
+        let Decoded { body, walked } = self.decode(signal, request, received_unix_nano).await?;
         share.grow(body.len())?;
-        self.count(&body, &walked);
+        self.count(signal, &body, &walked);
         let outcome = ExportOutcome {
-            stored_spans: walked.stored,
-            rejected_spans: walked.refused,
+            stored: walked.stored,
+            rejected: walked.refused,
             error_message: match walked.refused {
                 0 | 1 => walked.refusal,
                 more => format!("{} (and {} more)", walked.refusal, more - 1),
@@ -240,30 +256,30 @@ impl Ingest {
         if walked.stored > 0 {
             let frame = Frame {
                 tenant,
-                kind: KIND_TRACES,
+                kind: signal.frame_kind(),
                 received_unix_nano,
                 rules_version: self.walker.rules_version(),
                 prices_version: PRICES_VERSION,
             };
-            let batches = walked.batches.into_iter().map(|batch| (spans::SPEC.name, batch)).collect();
-            let entry = Entry { frame, payload: body, batches };
+            let entry = Entry { frame, payload: body, batches: walked.batches };
             let receipt = self.lake.append_once(entry).await.map_err(|error| refuse(&error))?;
+            let counters = &self.counters.signals[signal.index()];
             // The answer to a repeat is the first one's: it follows from the bytes.
             if receipt.is_repeat {
                 self.counters.duplicate_requests.fetch_add(1, Relaxed);
-                self.counters.duplicate_spans.fetch_add(outcome.stored_spans, Relaxed);
+                counters.duplicate.fetch_add(outcome.stored, Relaxed);
             } else {
-                self.counters.stored_spans.fetch_add(outcome.stored_spans, Relaxed);
+                counters.stored.fetch_add(outcome.stored, Relaxed);
             }
         }
         Ok(outcome)
     }
 
-    fn count(&self, body: &Bytes, walked: &Walked) {
+    fn count(&self, signal: Signal, body: &Bytes, walked: &Walked) {
         let counters = &self.counters;
         counters.decompressed_bytes.fetch_add(body.len() as u64, Relaxed);
-        counters.received_spans.fetch_add(walked.stored + walked.refused, Relaxed);
-        counters.refused_spans.fetch_add(walked.refused, Relaxed);
+        counters.signals[signal.index()].received.fetch_add(walked.stored + walked.refused, Relaxed);
+        counters.signals[signal.index()].refused.fetch_add(walked.refused, Relaxed);
         counters.repaired_strings.fetch_add(walked.repaired_strings, Relaxed);
         counters.type_conflicts.fetch_add(walked.type_conflicts, Relaxed);
         counters.unpriced_calls.fetch_add(walked.unpriced_calls, Relaxed);
@@ -283,17 +299,17 @@ impl Ingest {
         Ok(share)
     }
 
-    async fn decode(&self, request: Request, received_unix_nano: u64) -> Result<Decoded, Rejection> {
+    async fn decode(&self, signal: Signal, request: Request, received_unix_nano: u64) -> Result<Decoded, Rejection> {
         let limit = self.options.message_limit_bytes;
         let walker = self.walker.clone();
         let plain = request.content_encoding == ContentEncoding::Identity;
         let started = Instant::now();
         let decoded = if plain && request.body.len() <= INLINE_BYTES_MAX {
-            decode(&walker, request, limit, received_unix_nano)
+            decode(&walker, signal, request, limit, received_unix_nano)
         } else {
             // The semaphore is never closed; without a permit the walk would merely not be bounded.
             let _permit = self.walks.acquire().await;
-            let work = move || decode(&walker, request, limit, received_unix_nano);
+            let work = move || decode(&walker, signal, request, limit, received_unix_nano);
             tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
                 Err(Rejection {
                     kind: RejectionKind::Unavailable,
@@ -311,14 +327,16 @@ impl Ingest {
     pub fn stats(&self) -> IngestStats {
         let counters = &self.counters;
         IngestStats {
-            requests_total: counters.requests.load(Relaxed),
+            signals: counters.signals.each_ref().map(|counters| SignalStats {
+                requests_total: counters.requests.load(Relaxed),
+                received_total: counters.received.load(Relaxed),
+                refused_total: counters.refused.load(Relaxed),
+                stored_total: counters.stored.load(Relaxed),
+                duplicate_total: counters.duplicate.load(Relaxed),
+            }),
             received_bytes_total: counters.received_bytes.load(Relaxed),
             decompressed_bytes_total: counters.decompressed_bytes.load(Relaxed),
-            received_spans_total: counters.received_spans.load(Relaxed),
-            refused_spans_total: counters.refused_spans.load(Relaxed),
-            stored_spans_total: counters.stored_spans.load(Relaxed),
             duplicate_requests_total: counters.duplicate_requests.load(Relaxed),
-            duplicate_spans_total: counters.duplicate_spans.load(Relaxed),
             malformed_requests_total: counters.malformed.load(Relaxed),
             too_large_requests_total: counters.too_large.load(Relaxed),
             overloaded_requests_total: counters.overloaded.load(Relaxed),
@@ -361,7 +379,13 @@ impl Drop for Share<'_> {
 }
 
 /// From a body as it came to protobuf bytes and columns. Pure computation.
-fn decode(walker: &Walker, request: Request, limit: usize, received_unix_nano: u64) -> Result<Decoded, Rejection> {
+fn decode(
+    walker: &Walker,
+    signal: Signal,
+    request: Request,
+    limit: usize,
+    received_unix_nano: u64,
+) -> Result<Decoded, Rejection> {
     let malformed = |message: String| Rejection { kind: RejectionKind::Malformed, message, retry_after: None };
     let body = decompress(request.content_encoding, request.body, limit).map_err(|error| Rejection {
         kind: match error {
@@ -373,15 +397,17 @@ fn decode(walker: &Walker, request: Request, limit: usize, received_unix_nano: u
     })?;
     let body = match request.content_type {
         ContentType::Protobuf => body,
-        ContentType::Json => match json::traces_to_protobuf(&body) {
+        ContentType::Json => match json::to_protobuf(signal, &body) {
             Ok(protobuf) => protobuf.into(),
-            Err(error) => return Err(malformed(format!("the body is no OTLP/JSON traces request: {error}"))),
+            Err(error) => {
+                return Err(malformed(format!("the body is no OTLP/JSON {} request: {error}", signal.name())));
+            }
         },
     };
-    let walked = walker.walk(&body, received_unix_nano, Room::of_message_limit(limit));
+    let walked = walker.walk(signal, &body, received_unix_nano, Room::of_message_limit(limit));
     let walked = walked.map_err(|error| match error.is_no_room() {
         true => no_room(&error, limit),
-        false => malformed(format!("the body is no ExportTraceServiceRequest: {error}")),
+        false => malformed(format!("the body is no {}: {error}", signal.request_message())),
     })?;
     Ok(Decoded { body, walked })
 }
@@ -401,73 +427,4 @@ fn refuse(error: &spanlake_storage::Error) -> Rejection {
         _ => RejectionKind::Unavailable,
     };
     Rejection { kind, message: error.to_string(), retry_after: Some(RETRY_AFTER) }
-}
-
-/// Replays logged trace requests.
-#[derive(Clone, Debug)]
-pub struct TraceDecoder {
-    walker: Walker,
-}
-
-impl Default for TraceDecoder {
-    fn default() -> Self {
-        let meaning = Meaning::new(Rules::built_in(), Arc::new(Pricer::new()));
-        Self { walker: Walker::new(Arc::new(meaning)) }
-    }
-}
-
-impl TraceDecoder {
-    /// The rows of a request that arrived at a time: what [`Ingest`] stores, without storing it.
-    ///
-    /// # Errors
-    /// [`spanlake_storage::ErrorKind::Invalid`] where the bytes are no `ExportTraceServiceRequest`.
-    pub fn decode_traces(&self, payload: &[u8], received_unix_nano: u64) -> spanlake_storage::Result<Vec<RecordBatch>> {
-        self.decode_within(payload, received_unix_nano, Room::unlimited())
-    }
-
-    /// As [`TraceDecoder::decode_traces`], for a request that came in under this message limit: what [`Ingest`] would refuse
-    /// as too large is refused.
-    ///
-    /// # Errors
-    /// As [`TraceDecoder::decode_traces`].
-    pub fn decode_limited(
-        &self,
-        payload: &[u8],
-        received_unix_nano: u64,
-        message_limit_bytes: usize,
-    ) -> spanlake_storage::Result<Vec<RecordBatch>> {
-        self.decode_within(payload, received_unix_nano, Room::of_message_limit(message_limit_bytes))
-    }
-
-    fn decode_within(
-        &self,
-        payload: &[u8],
-        received_unix_nano: u64,
-        room: Room,
-    ) -> spanlake_storage::Result<Vec<RecordBatch>> {
-        let walked = self.walker.walk(payload, received_unix_nano, room).map_err(|error| {
-            let message = "the payload is no ExportTraceServiceRequest";
-            spanlake_storage::Error::new(spanlake_storage::ErrorKind::Invalid, message).with_source(error)
-        })?;
-        Ok(walked.batches)
-    }
-}
-
-impl Decode for TraceDecoder {
-    fn decode(&self, frame: &Frame, payload: &Bytes) -> spanlake_storage::Result<Vec<(&'static str, RecordBatch)>> {
-        if frame.kind != KIND_TRACES {
-            let message = format!("the log holds a frame of kind {}, which this version cannot read", frame.kind);
-            return Err(spanlake_storage::Error::new(spanlake_storage::ErrorKind::Corrupt, message));
-        }
-        let (rules, prices) = (self.walker.rules_version(), PRICES_VERSION);
-        if (frame.rules_version, frame.prices_version) != (rules, prices) {
-            tracing::info!(
-                "replaying a request read by rules {} and prices {} with rules {rules} and prices {prices}",
-                frame.rules_version,
-                frame.prices_version,
-            );
-        }
-        let batches = self.decode_traces(payload, frame.received_unix_nano)?;
-        Ok(batches.into_iter().map(|batch| (spans::SPEC.name, batch)).collect())
-    }
 }

@@ -1,25 +1,50 @@
-//! The columns of `spans` while a request is walked.
+//! The columns of a table while a request is walked.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Date32Array};
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
-use spanlake_schema::{Column, ColumnType, flags, spans};
+use spanlake_schema::{Column, ColumnType, TableSpec, flags, spans};
 
 use crate::columns::{Fixed, Repaired, Text, TextList, TextMap, finish_structs};
 
-const COLUMNS: &[Column] = spans::SPEC.columns;
+/// A table that requests are walked into. Its columns include those that [`crate::origin::Origin`] writes,
+/// `attributes` and `reading_flags`.
+pub(crate) trait Table {
+    /// The table.
+    const SPEC: TableSpec;
+    /// Columns of ids that most rows have, and the characters of one.
+    const IDS: &'static [(&'static str, usize)];
+}
+
+/// The table `spans`.
+#[derive(Debug)]
+pub(crate) struct Spans;
+
+impl Table for Spans {
+    const SPEC: TableSpec = spans::SPEC;
+    const IDS: &'static [(&'static str, usize)] = &[("trace_id", 32), ("span_id", 16)];
+}
 
 /// A column's place among the columns of its own type, known at compile time.
 ///
 /// # Panics
 /// At compile time, where `spans` has no such column.
 pub(crate) const fn slot(name: &str) -> usize {
-    let at = index(name);
+    slot_in(spans::SPEC.columns, name)
+}
+
+/// A column's place among a table's columns of its own type, known at compile time.
+///
+/// # Panics
+/// At compile time, where the table has no such column.
+pub(crate) const fn slot_in(columns: &[Column], name: &str) -> usize {
+    let at = index(columns, name);
     let (mut before, mut place) = (0, 0);
     while before < at {
-        if COLUMNS[before].column_type as u8 == COLUMNS[at].column_type as u8 {
+        if columns[before].column_type as u8 == columns[at].column_type as u8 {
             place += 1;
         }
         before += 1;
@@ -27,15 +52,15 @@ pub(crate) const fn slot(name: &str) -> usize {
     place
 }
 
-const fn index(name: &str) -> usize {
+const fn index(columns: &[Column], name: &str) -> usize {
     let mut at = 0;
-    while at < COLUMNS.len() {
-        if equal(COLUMNS[at].name.as_bytes(), name.as_bytes()) {
+    while at < columns.len() {
+        if equal(columns[at].name.as_bytes(), name.as_bytes()) {
             return at;
         }
         at += 1;
     }
-    panic!("spans has no such column");
+    panic!("the table has no such column");
 }
 
 const fn equal(left: &[u8], right: &[u8]) -> bool {
@@ -52,8 +77,8 @@ const fn equal(left: &[u8], right: &[u8]) -> bool {
     true
 }
 
-fn count(column_type: ColumnType) -> usize {
-    COLUMNS.iter().filter(|column| column.column_type == column_type).count()
+fn count<T: Table>(column_type: ColumnType) -> usize {
+    T::SPEC.columns.iter().filter(|column| column.column_type == column_type).count()
 }
 
 /// Where a fact is written.
@@ -173,9 +198,13 @@ fn element(column_type: ColumnType) -> Arc<arrow::datatypes::Field> {
     element
 }
 
-/// All columns of `spans`, by type; [`slot`] gives a column's place.
+/// The columns of `spans`.
+pub(crate) type SpanColumns = Columns<Spans>;
+
+/// All columns of a table, by type; [`slot_in`] gives a column's place.
 #[derive(Debug)]
-pub(crate) struct SpanColumns {
+pub(crate) struct Columns<T: Table> {
+    table: PhantomData<T>,
     pub(crate) rows: usize,
     pub(crate) dates: Vec<i32>,
     pub(crate) texts: Vec<Text>,
@@ -190,27 +219,29 @@ pub(crate) struct SpanColumns {
     pub(crate) links: LinkColumns,
 }
 
-/// Spans a batch holds at most.
+/// Rows a batch holds at most.
 pub(crate) const ROWS_MAX: usize = 32_768;
 
-impl SpanColumns {
-    /// Columns sized for a body of so many bytes with about so many spans.
+impl<T: Table> Columns<T> {
+    /// Columns sized for a body of so many bytes with about so many rows.
     pub(crate) fn new(rows: usize, body_bytes: usize) -> Self {
-        let mut maps = vec![TextMap::default(); count(ColumnType::TextMap)];
-        maps[slot("attributes")] = TextMap::with_capacity(rows, body_bytes);
-        let mut texts = vec![Text::with_capacity(0, 0); count(ColumnType::Text)];
-        texts[slot("trace_id")] = Text::with_capacity(rows, rows * 32);
-        texts[slot("span_id")] = Text::with_capacity(rows, rows * 16);
+        let mut maps = vec![TextMap::default(); count::<T>(ColumnType::TextMap)];
+        maps[slot_in(T::SPEC.columns, "attributes")] = TextMap::with_capacity(rows, body_bytes);
+        let mut texts = vec![Text::with_capacity(0, 0); count::<T>(ColumnType::Text)];
+        for (column, characters) in T::IDS {
+            texts[slot_in(T::SPEC.columns, column)] = Text::with_capacity(rows, rows * characters);
+        }
         Self {
+            table: PhantomData,
             rows: 0,
             dates: Vec::with_capacity(rows),
             texts,
-            ints: vec![Fixed::default(); count(ColumnType::Int64)],
-            floats: vec![Fixed::default(); count(ColumnType::Float64)],
-            bools: vec![Fixed::default(); count(ColumnType::Bool)],
-            times: vec![Fixed::with_capacity(rows); count(ColumnType::Timestamp)],
-            usds: vec![Fixed::default(); count(ColumnType::Usd)],
-            lists: vec![TextList::default(); count(ColumnType::TextList)],
+            ints: vec![Fixed::default(); count::<T>(ColumnType::Int64)],
+            floats: vec![Fixed::default(); count::<T>(ColumnType::Float64)],
+            bools: vec![Fixed::default(); count::<T>(ColumnType::Bool)],
+            times: vec![Fixed::with_capacity(rows); count::<T>(ColumnType::Timestamp)],
+            usds: vec![Fixed::default(); count::<T>(ColumnType::Usd)],
+            lists: vec![TextList::default(); count::<T>(ColumnType::TextList)],
             maps,
             events: EventColumns::new(),
             links: LinkColumns::new(),
@@ -229,13 +260,13 @@ impl SpanColumns {
     pub(crate) fn finish(self) -> (RecordBatch, u64) {
         let rows = self.rows;
         let mut repaired = Repaired::new();
-        let mut arrays = Vec::with_capacity(COLUMNS.len());
+        let mut arrays = Vec::with_capacity(T::SPEC.columns.len());
         let (mut texts, mut floats) = (self.texts.into_iter(), self.floats.into_iter());
         let (mut bools, mut times) = (self.bools.into_iter(), self.times.into_iter());
         let (mut usds, mut lists) = (self.usds.into_iter(), self.lists.into_iter());
         let (mut maps, mut dates) = (self.maps.into_iter(), Some(self.dates));
         let (mut events, mut links) = (Some(self.events), Some(self.links));
-        for column in COLUMNS {
+        for column in T::SPEC.columns {
             let array: Option<ArrayRef> = match column.column_type {
                 ColumnType::Date => Some(Arc::new(Date32Array::from(built(dates.take())))),
                 ColumnType::Text => {
@@ -256,29 +287,30 @@ impl SpanColumns {
                 ColumnType::TextMap => Some(Arc::new(built(maps.next()).finish(rows, &mut repaired))),
                 ColumnType::Events => Some(built(events.take()).finish(&mut repaired)),
                 ColumnType::Links => Some(built(links.take()).finish(&mut repaired)),
-                ColumnType::UsdSum => unreachable!("spans holds no sums"),
+                ColumnType::UsdSum => unreachable!("a table of telemetry holds no sums"),
             };
             arrays.push(array);
         }
-        finish_ints(self.ints, rows, &repaired, &mut arrays);
+        finish_ints::<T>(self.ints, rows, &repaired, &mut arrays);
         let arrays = arrays.into_iter().flatten().collect();
-        let batch = RecordBatch::try_new(spans::SPEC.arrow_schema(), arrays);
+        let batch = RecordBatch::try_new(T::SPEC.arrow_schema(), arrays);
         let batch = batch.unwrap_or_else(|error| unreachable!("the builders follow the schema: {error}"));
         (batch, repaired.len() as u64)
     }
 }
 
-/// A column's builder: there is one for each column of `spans`.
+/// A column's builder: there is one for each column.
 fn built<T>(builder: Option<T>) -> T {
-    builder.unwrap_or_else(|| unreachable!("every column of spans has a builder"))
+    builder.unwrap_or_else(|| unreachable!("every column has a builder"))
 }
 
-fn finish_ints(mut ints: Vec<Fixed<i64>>, rows: usize, repaired: &[usize], arrays: &mut [Option<ArrayRef>]) {
+fn finish_ints<T: Table>(mut ints: Vec<Fixed<i64>>, rows: usize, repaired: &[usize], arrays: &mut [Option<ArrayRef>]) {
     for &row in repaired {
-        ints[const { slot("reading_flags") }].update(row, |bits| bits | flags::reading::UTF8_REPAIRED);
+        ints[const { slot_in(T::SPEC.columns, "reading_flags") }]
+            .update(row, |bits| bits | flags::reading::UTF8_REPAIRED);
     }
     let mut ints = ints.into_iter();
-    for (column, array) in COLUMNS.iter().zip(arrays) {
+    for (column, array) in T::SPEC.columns.iter().zip(arrays) {
         if column.column_type == ColumnType::Int64 {
             let int = ints.next().unwrap_or_default();
             *array = Some(if column.nullable { int.finish(rows) } else { int.finish_required(rows) });

@@ -8,33 +8,31 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use spanlake_schema::flags::{reading as reading_flag, time as time_flag};
+use spanlake_schema::spans;
 
 use crate::columns::TextMap;
+use crate::dates::Dates;
+use crate::log_walk;
 use crate::meaning::{Meaning, SpanFacts};
 use crate::origin::Origin;
 use crate::reading::{Facts, set_text};
-use crate::room::{BATCH_BYTES_MAX, ITEM_BYTES, ROW_BYTES, Room};
+use crate::room::{ITEM_BYTES, Room};
+use crate::signal::Signal;
 use crate::span_columns::{ROWS_MAX, SpanColumns, slot};
 use crate::span_fields::{SpanFields, kind_name, status_name};
 use crate::value::{Attribute, Value, ValueWriter, write_hex};
 use crate::wire::{Reader, WireError};
 
-/// Days a request may spread over beside the day of its arrival; spans of further days go to that one.
-const DATES_MAX: usize = 7;
-/// How far before its arrival a span may lie, in days.
-const DAYS_BEFORE_MAX: i64 = 400;
-/// How far after its arrival a span may lie, in days.
-const DAYS_AFTER_MAX: i64 = 1;
-const DAY_NS: u64 = 86_400_000_000_000;
-
 /// What a walk made of a request.
 #[derive(Debug, Default)]
 pub(crate) struct Walked {
-    /// The spans, in batches of [`ROWS_MAX`] rows at most.
-    pub(crate) batches: Vec<RecordBatch>,
+    /// The rows for each table, in batches of [`ROWS_MAX`] rows at most.
+    pub(crate) batches: Vec<(&'static str, RecordBatch)>,
+    /// Items (spans, log records) that are stored.
     pub(crate) stored: u64,
+    /// Items that are refused.
     pub(crate) refused: u64,
-    /// Why the first refused span was refused.
+    /// Why the first refused item was refused.
     pub(crate) refusal: String,
     pub(crate) repaired_strings: u64,
     pub(crate) type_conflicts: u64,
@@ -58,7 +56,20 @@ impl Walker {
     }
 
     /// Walks a request. The same bytes and arrival give the same rows, where there is room for them.
-    pub(crate) fn walk(&self, body: &[u8], received_unix_nano: u64, room: Room) -> Result<Walked, WireError> {
+    pub(crate) fn walk(
+        &self,
+        signal: Signal,
+        body: &[u8],
+        received_unix_nano: u64,
+        room: Room,
+    ) -> Result<Walked, WireError> {
+        match signal {
+            Signal::Traces => self.traces(body, received_unix_nano, room),
+            Signal::Logs => log_walk::walk(body, received_unix_nano, room),
+        }
+    }
+
+    fn traces(&self, body: &[u8], received_unix_nano: u64, room: Room) -> Result<Walked, WireError> {
         let mut walk = Walk::new(&self.meaning, body, received_unix_nano, room);
         let mut reader = Reader::new(body, "ExportTraceServiceRequest");
         while let Some((field, wire)) = reader.next()? {
@@ -75,15 +86,13 @@ struct Walk<'a, 'w> {
     body_bytes: usize,
     received_unix_nano: u64,
     room: Room,
-    /// What the rows of the present batch take, at most.
-    batch_bytes: usize,
     columns: SpanColumns,
     fields: SpanFields<'a>,
     facts: Facts<'a>,
     held: Vec<u8>,
     symbols: Vec<u8>,
     writer: ValueWriter,
-    dates: Vec<i32>,
+    dates: Dates,
     walked: Walked,
 }
 
@@ -98,14 +107,13 @@ impl<'a, 'w> Walk<'a, 'w> {
             body_bytes: body.len(),
             received_unix_nano,
             room,
-            batch_bytes: 0,
             columns: SpanColumns::new(rows, body.len()),
             fields: SpanFields::default(),
             facts: Facts::new(meaning.rules()),
             held: Vec::new(),
             symbols: Vec::new(),
             writer: ValueWriter::default(),
-            dates: Vec::with_capacity(DATES_MAX),
+            dates: Dates::new(received_unix_nano),
             walked: Walked::default(),
         }
     }
@@ -125,7 +133,7 @@ impl<'a, 'w> Walk<'a, 'w> {
         let (batch, repaired) = columns.finish();
         self.walked.stored += batch.num_rows() as u64;
         self.walked.repaired_strings += repaired;
-        self.walked.batches.push(batch);
+        self.walked.batches.push((spans::SPEC.name, batch));
     }
 
     /// Fields may stand in any order: the resource is read before the spans it belongs to.
@@ -179,7 +187,9 @@ impl<'a, 'w> Walk<'a, 'w> {
             }
             return self.check_events_and_links(&reader);
         }
-        self.make_room(&reader, origin.copy_bytes(), span_bytes)?;
+        if self.room.take_row(self.columns.rows, origin.copy_bytes(), span_bytes, &reader)? {
+            self.cut_batch();
+        }
         self.facts.flags = 0;
         self.writer.cut = false;
         let repaired = self.writer.repaired;
@@ -198,20 +208,6 @@ impl<'a, 'w> Walk<'a, 'w> {
         }
         self.set_int(const { slot("reading_flags") }, flags);
         self.columns.end_row();
-        Ok(())
-    }
-
-    /// Takes the room of a row, and begins a new batch where the present one is full.
-    fn make_room(&mut self, reader: &Reader<'a>, origin_bytes: usize, span_bytes: usize) -> Result<(), WireError> {
-        // A control character takes six in JSON.
-        const TEXT_FACTOR: usize = 6;
-        self.room.take(ROW_BYTES + origin_bytes + span_bytes, reader)?;
-        let row_bytes = origin_bytes + TEXT_FACTOR * span_bytes;
-        if self.columns.rows == ROWS_MAX || self.batch_bytes + row_bytes > BATCH_BYTES_MAX {
-            self.cut_batch();
-            self.batch_bytes = 0;
-        }
-        self.batch_bytes += row_bytes;
         Ok(())
     }
 
@@ -284,9 +280,9 @@ impl<'a, 'w> Walk<'a, 'w> {
                 flags |= time_flag::DURATION_OVERFLOW;
             }
         }
-        let date = self.date(start).unwrap_or_else(|| {
+        let date = self.dates.of(start).unwrap_or_else(|| {
             flags |= time_flag::DATE_FROM_ARRIVAL;
-            (self.received_unix_nano / DAY_NS) as i32
+            self.dates.arrival()
         });
         let row = self.columns.rows;
         self.columns.dates.push(date);
@@ -299,23 +295,6 @@ impl<'a, 'w> Walk<'a, 'w> {
             self.set_int(const { slot("duration_ns") }, duration);
         }
         duration
-    }
-
-    /// The day of an event, where it lies near enough to its arrival and the request has not named too many.
-    fn date(&mut self, start: u64) -> Option<i32> {
-        let day = (start / DAY_NS) as i64;
-        let arrival = (self.received_unix_nano / DAY_NS) as i64;
-        if !(arrival - DAYS_BEFORE_MAX..=arrival + DAYS_AFTER_MAX).contains(&day) {
-            return None;
-        }
-        let day = day as i32;
-        if !self.dates.contains(&day) {
-            if self.dates.len() == DATES_MAX {
-                return None;
-            }
-            self.dates.push(day);
-        }
-        Some(day)
     }
 
     fn attributes(
@@ -344,7 +323,7 @@ impl<'a, 'w> Walk<'a, 'w> {
         let mut symbols = std::mem::take(&mut self.symbols);
         for (attribute, &held) in self.fields.attributes.iter().zip(&self.held) {
             if held != 0 {
-                let letter = spanlake_schema::spans::PROMOTED[usize::from(held - 1)].letter;
+                let letter = spans::PROMOTED[usize::from(held - 1)].letter;
                 self.writer.promoted(letter, &mut symbols);
                 continue;
             }

@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
-use spanlake_ingest::TraceDecoder;
+use spanlake_ingest::Decoder;
 use spanlake_schema::flags::{reading, time};
 use spanlake_schema::spans::SPEC;
 
@@ -22,7 +22,7 @@ struct Rows {
 
 impl Rows {
     fn of(body: &[u8]) -> Self {
-        let batches = TraceDecoder::default().decode_traces(body, RECEIVED).unwrap();
+        let batches = Decoder::default().decode_traces(body, RECEIVED).unwrap();
         Self { batch: concat_batches(&SPEC.arrow_schema(), &batches).unwrap() }
     }
 
@@ -278,7 +278,7 @@ fn outsized_spans_are_stored() {
 #[test]
 fn malformed_bodies_are_refused() {
     let folder = format!("{}/../../tests/otlp/malformed", env!("CARGO_MANIFEST_DIR"));
-    let decoder = TraceDecoder::default();
+    let decoder = Decoder::default();
     for (name, refused) in [
         ("truncated.traces.pb", true),
         ("garbage.traces.pb", true),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use spanlake_ingest::decompress::decompress;
-use spanlake_ingest::{ContentEncoding, TraceDecoder, json};
+use spanlake_ingest::{ContentEncoding, Decoder, Signal, json};
 use spanlake_testkit::Compression;
 
 /// What a request takes, over the message limit.
@@ -111,12 +111,13 @@ fn bodies() -> Vec<(&'static str, Vec<u8>)> {
 /// Guarantee: whether refused or read, a request takes no more than 16 times the message limit; what is honest is read.
 #[test]
 fn one_request_takes_a_bounded_multiple_of_the_message_limit() {
-    let decoder = TraceDecoder::default();
+    let decoder = Decoder::default();
     decoder.decode_traces(&request(&[], &span(&[])), RECEIVED).expect("a first request");
     let mut refused = 0;
     for (name, body) in bodies() {
         assert!(body.len() <= LIMIT_BYTES, "{name}");
-        let (bytes, decoded) = peak_bytes(|| decoder.decode_limited(&body, RECEIVED, LIMIT_BYTES).is_ok());
+        let (bytes, decoded) =
+            peak_bytes(|| decoder.rows_limited(Signal::Traces, &body, RECEIVED, LIMIT_BYTES).is_ok());
         println!("{name}: {} times the limit, read: {decoded}", bytes as f64 / LIMIT_BYTES as f64);
         assert!(bytes <= FACTOR * LIMIT_BYTES, "{name} takes {bytes} bytes");
         refused += usize::from(!decoded);
@@ -127,7 +128,7 @@ fn one_request_takes_a_bounded_multiple_of_the_message_limit() {
     let resource = text_attribute(1, &[b'x'; 2048]);
     let honest = request(&resource, &fill(8192 * 300, &span(&text_attribute(9, &[b'y'; 260]))));
     let limit = 8 << 20;
-    assert!(decoder.decode_limited(&honest, RECEIVED, limit).is_ok(), "{} bytes", honest.len());
+    assert!(decoder.rows_limited(Signal::Traces, &honest, RECEIVED, limit).is_ok(), "{} bytes", honest.len());
 
     let spans = r#"{"traceId":"0101","events":["#.to_owned() + &"{},".repeat(80_000) + "{}]}";
     let text = format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{spans}]}}]}}]}}"#);

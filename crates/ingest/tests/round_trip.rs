@@ -7,7 +7,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use proptest::prelude::{ProptestConfig, any};
 use proptest::{prop_assert_eq, proptest};
 use prost::Message;
-use spanlake_ingest::TraceDecoder;
+use spanlake_ingest::Decoder;
 use spanlake_ingest::rebuild::rebuild;
 use spanlake_testkit::{arbitrary, realistic};
 
@@ -49,12 +49,12 @@ fn sent(request: &ExportTraceServiceRequest) -> Vec<Flat> {
 }
 
 fn stored(body: &[u8]) -> Vec<Flat> {
-    let batches = TraceDecoder::default().decode_traces(body, RECEIVED).unwrap();
+    let batches = Decoder::default().decode_traces(body, RECEIVED).unwrap();
     let rebuilt = batches.iter().flat_map(|batch| rebuild(batch).unwrap());
     rebuilt
         .map(|row| {
             let (resource, scope) = (row.resource.as_ref(), row.scope.as_ref());
-            flat(&row.span, resource, &row.resource_schema_url, scope, &row.scope_schema_url)
+            flat(&row.item, resource, &row.resource_schema_url, scope, &row.scope_schema_url)
         })
         .collect()
 }

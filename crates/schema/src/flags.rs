@@ -1,6 +1,6 @@
 //! Bits of the flag columns.
 
-/// Bits of `time_flags`: what is odd about a span's times.
+/// Bits of `time_flags`: what is odd about the times of a span, a log record or a metric point.
 pub mod time {
     /// The event's day lies too far from its arrival, or a request named too many days: `date` is the day of arrival.
     pub const DATE_FROM_ARRIVAL: i64 = 1;
@@ -12,9 +12,13 @@ pub mod time {
     pub const END_BEFORE_START: i64 = 1 << 3;
     /// The duration is longer than `i64::MAX` nanoseconds.
     pub const DURATION_OVERFLOW: i64 = 1 << 4;
+    /// The sender set no time: `time` is when the log record was observed.
+    pub const TIME_FROM_OBSERVED: i64 = 1 << 5;
+    /// The sender set no time at all: `time` is the arrival.
+    pub const TIME_FROM_ARRIVAL: i64 = 1 << 6;
 }
 
-/// Bits of `reading_flags`: how a span's meaning was read.
+/// Bits of `reading_flags`: how a row's meaning was read. Spans use the bits below 2^20.
 pub mod reading {
     /// `provider` was derived from the server's address or the model's name, not told.
     pub const PROVIDER_DERIVED: i64 = 1;
@@ -40,4 +44,6 @@ pub mod reading {
     pub const EMPTY_STATUS: i64 = 1 << 10;
     /// A token count was beyond what any call can have and was not read; the attribute is kept as sent.
     pub const COUNT_IMPLAUSIBLE: i64 = 1 << 11;
+    /// A log record's `event_name` was told by the attribute `event.name`, not by the field.
+    pub const EVENT_NAME_FROM_ATTRIBUTE: i64 = 1 << 20;
 }

@@ -25,6 +25,7 @@
 mod ambient;
 mod column;
 pub mod flags;
+pub mod logs;
 pub mod model_usage;
 pub mod spans;
 pub mod types;
@@ -39,4 +40,4 @@ pub const DEFAULT_TENANT: &str = "default";
 pub const DATE: &str = "date";
 
 /// All tables, in the order in which they are created.
-pub const TABLES: &[&TableSpec] = &[&spans::SPEC, &model_usage::HOUR_SPEC];
+pub const TABLES: &[&TableSpec] = &[&spans::SPEC, &model_usage::HOUR_SPEC, &logs::SPEC];

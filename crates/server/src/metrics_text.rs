@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
-use spanlake_ingest::IngestStats;
+use spanlake_ingest::{IngestStats, Signal};
 use spanlake_query::QueryStats;
 use spanlake_storage::LakeStats;
 
@@ -84,14 +84,26 @@ impl Page {
     }
 
     fn ingest(&mut self, stats: &IngestStats) {
-        self.counter("spanlake_ingest_requests_total", "Export requests that came.", stats.requests_total);
+        self.family("spanlake_ingest_requests_total", "counter", "Export requests that came, by signal.");
+        for signal in Signal::ALL {
+            let count = stats.signal(signal).requests_total;
+            self.sample("spanlake_ingest_requests_total", &[("signal", signal.name())], count);
+        }
         self.counter("spanlake_ingest_received_bytes_total", "Bytes of bodies as sent.", stats.received_bytes_total);
         let help = "Bytes of bodies after decompression.";
         self.counter("spanlake_ingest_decompressed_bytes_total", help, stats.decompressed_bytes_total);
-        self.counter("spanlake_ingest_received_spans_total", "Spans decoded.", stats.received_spans_total);
-        let help = "Spans refused by partial success.";
-        self.counter("spanlake_ingest_refused_spans_total", help, stats.refused_spans_total);
-        self.counter("spanlake_ingest_stored_spans_total", "Spans stored durably.", stats.stored_spans_total);
+        for signal in Signal::ALL {
+            let (items, counts) = (signal.items(), stats.signal(signal));
+            let words = items.replace('_', " ");
+            for (verb, help, count) in [
+                ("received", format!("Decoded {words}."), counts.received_total),
+                ("refused", format!("By partial success refused {words}."), counts.refused_total),
+                ("stored", format!("Durably stored {words}."), counts.stored_total),
+                ("duplicate", format!("Stored before and sent again {words}."), counts.duplicate_total),
+            ] {
+                self.counter(&format!("spanlake_ingest_{verb}_{items}_total"), &help, count);
+            }
+        }
         let name = "spanlake_ingest_refused_requests_total";
         self.family(name, "counter", "Export requests refused whole, by reason.");
         for (reason, count) in [
@@ -143,8 +155,6 @@ impl Page {
     fn retries(&mut self, ingest: &IngestStats, lake: &LakeStats) {
         let help = "Requests that were stored before and came again; nothing of them is stored twice.";
         self.counter("spanlake_ingest_duplicate_requests_total", help, ingest.duplicate_requests_total);
-        let help = "Spans of requests that were stored before and came again.";
-        self.counter("spanlake_ingest_duplicate_spans_total", help, ingest.duplicate_spans_total);
         let help = "Requests that would be known if they came again.";
         self.gauge("spanlake_retry_requests", help, lake.retry_requests);
         self.gauge("spanlake_retry_bytes", "Memory for known requests, at worst.", lake.retry_bytes);
@@ -182,6 +192,8 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
+    use spanlake_ingest::SignalStats;
+
     use super::*;
 
     /// Reads the page as a scraper does: every sample belongs to the family announced before it, names are legal, values
@@ -226,8 +238,12 @@ mod tests {
             answers: BTreeMap::from([(("grpc", 0), 5), (("http", 200), 6), (("http", 429), 1)]),
             services: Some((
                 IngestStats {
-                    stored_spans_total: 11,
-                    duplicate_spans_total: 9,
+                    signals: std::array::from_fn(|index| SignalStats {
+                        requests_total: 2,
+                        stored_total: 11 + index as u64,
+                        duplicate_total: 9,
+                        ..SignalStats::default()
+                    }),
                     malformed_requests_total: 3,
                     ..IngestStats::default()
                 },
@@ -249,9 +265,11 @@ mod tests {
             ("spanlake_ready", 1.0),
             ("spanlake_process_resident_memory_bytes", 42.0),
             ("spanlake_otlp_answers_total{transport=\"http\",code=\"429\"}", 1.0),
+            ("spanlake_ingest_requests_total{signal=\"logs\"}", 2.0),
             ("spanlake_ingest_stored_spans_total", 11.0),
             ("spanlake_ingest_duplicate_spans_total", 9.0),
             ("spanlake_retry_forgotten_total", 8.0),
+            ("spanlake_ingest_stored_log_records_total", 12.0),
             ("spanlake_ingest_refused_requests_total{reason=\"malformed\"}", 3.0),
             ("spanlake_flush_failing", 1.0),
             ("spanlake_query_duration_seconds_bucket{le=\"0.1\"}", 2.0),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
 use prost::Message;
 use serde_json::json;
-use spanlake_ingest::{ContentType, ExportOutcome, Rejection, RejectionKind};
+use spanlake_ingest::{ContentType, ExportOutcome, Rejection, RejectionKind, Signal};
 use tonic::Code;
 
 use crate::body::BodyError;
@@ -147,12 +147,13 @@ impl From<Closed> for Refusal {
 }
 
 /// The body of a successful answer. All stored and nothing to say is the empty message.
-pub(crate) fn encode_success(outcome: &ExportOutcome, content_type: ContentType) -> Bytes {
-    let is_partial = outcome.rejected_spans > 0 || !outcome.error_message.is_empty();
+pub(crate) fn encode_success(signal: Signal, outcome: &ExportOutcome, content_type: ContentType) -> Bytes {
+    let is_partial = outcome.rejected > 0 || !outcome.error_message.is_empty();
     match content_type {
         ContentType::Protobuf => {
+            // The answers of all signals have the same fields under other names.
             let partial_success = is_partial.then(|| ExportTracePartialSuccess {
-                rejected_spans: i64::try_from(outcome.rejected_spans).unwrap_or(i64::MAX),
+                rejected_spans: i64::try_from(outcome.rejected).unwrap_or(i64::MAX),
                 error_message: outcome.error_message.clone(),
             });
             ExportTraceServiceResponse { partial_success }.encode_to_vec().into()
@@ -161,8 +162,12 @@ pub(crate) fn encode_success(outcome: &ExportOutcome, content_type: ContentType)
         ContentType::Json => {
             // The JSON mapping of protobuf writes 64-bit integers as strings.
             let mut partial = json!({ "errorMessage": outcome.error_message });
-            if outcome.rejected_spans > 0 {
-                partial["rejectedSpans"] = json!(outcome.rejected_spans.to_string());
+            if outcome.rejected > 0 {
+                let rejected = match signal {
+                    Signal::Traces => "rejectedSpans",
+                    Signal::Logs => "rejectedLogRecords",
+                };
+                partial[rejected] = json!(outcome.rejected.to_string());
             }
             json!({ "partialSuccess": partial }).to_string().into()
         }
@@ -171,6 +176,8 @@ pub(crate) fn encode_success(outcome: &ExportOutcome, content_type: ContentType)
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
+
     use super::*;
 
     fn rejection(kind: RejectionKind, retry_after: Option<Duration>) -> Refusal {
@@ -211,21 +218,28 @@ mod tests {
 
     #[test]
     fn success_is_empty_and_partial_success_says_why() {
-        let outcome = ExportOutcome { stored_spans: 2, ..ExportOutcome::default() };
-        assert!(encode_success(&outcome, ContentType::Protobuf).is_empty());
-        assert_eq!(&encode_success(&outcome, ContentType::Json)[..], b"{}");
-        let outcome = ExportOutcome { rejected_spans: 1, error_message: "no id".to_owned(), ..outcome };
-        let message =
-            ExportTraceServiceResponse::decode(encode_success(&outcome, ContentType::Protobuf)).expect("reads");
+        let protobuf = |signal, outcome: &ExportOutcome| encode_success(signal, outcome, ContentType::Protobuf);
+        let json = |signal, outcome: &ExportOutcome| -> serde_json::Value {
+            serde_json::from_slice(&encode_success(signal, outcome, ContentType::Json)).expect("is JSON")
+        };
+        let outcome = ExportOutcome { stored: 2, ..ExportOutcome::default() };
+        for signal in Signal::ALL {
+            assert!(protobuf(signal, &outcome).is_empty());
+            assert_eq!(json(signal, &outcome), json!({}));
+        }
+        let outcome = ExportOutcome { rejected: 1, error_message: "no id".to_owned(), ..outcome };
+        let message = ExportTraceServiceResponse::decode(protobuf(Signal::Traces, &outcome)).expect("reads");
         let partial = message.partial_success.expect("is partial");
         assert_eq!((partial.rejected_spans, partial.error_message.as_str()), (1, "no id"));
-        let json = encode_success(&outcome, ContentType::Json);
-        let json: serde_json::Value = serde_json::from_slice(&json).expect("is JSON");
-        assert_eq!(json, json!({"partialSuccess": {"rejectedSpans": "1", "errorMessage": "no id"}}));
+        let message = ExportLogsServiceResponse::decode(protobuf(Signal::Logs, &outcome)).expect("reads");
+        let partial = message.partial_success.expect("is partial");
+        assert_eq!((partial.rejected_log_records, partial.error_message.as_str()), (1, "no id"));
+        let rejected =
+            |name: &str| -> serde_json::Value { json!({"partialSuccess": {name: "1", "errorMessage": "no id"}}) };
+        assert_eq!(json(Signal::Traces, &outcome), rejected("rejectedSpans"));
+        assert_eq!(json(Signal::Logs, &outcome), rejected("rejectedLogRecords"));
         // A warning about nothing refused.
-        let outcome = ExportOutcome { rejected_spans: 0, ..outcome };
-        let json = encode_success(&outcome, ContentType::Json);
-        let json: serde_json::Value = serde_json::from_slice(&json).expect("is JSON");
-        assert_eq!(json, json!({"partialSuccess": {"errorMessage": "no id"}}));
+        let outcome = ExportOutcome { rejected: 0, ..outcome };
+        assert_eq!(json(Signal::Logs, &outcome), json!({"partialSuccess": {"errorMessage": "no id"}}));
     }
 }

@@ -1,4 +1,4 @@
-//! OTLP over gRPC: `TraceService/Export`.
+//! OTLP over gRPC: `TraceService/Export` and `LogsService/Export`.
 //!
 //! The five bytes before a gRPC message are read here, so that the message goes to ingest as it came: compressed bytes
 //! are decompressed where the other CPU work is done, and nothing is decoded into structs on the way.
@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
-use spanlake_ingest::{ContentEncoding, ContentType, Request as ExportRequest};
+use spanlake_ingest::{ContentEncoding, ContentType, Request as ExportRequest, Signal};
 use spanlake_schema::DEFAULT_TENANT;
 use tonic::{Code, Status};
 
@@ -45,8 +45,9 @@ async fn handle(State(receiver): State<Arc<Receiver>>, request: Request) -> Resp
         let message = "this port speaks OTLP over gRPC (otlp_grpc_addr); OTLP over HTTP has its own (otlp_http_addr)\n";
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response();
     }
-    let result = match check_method(parts.uri.path()).and_then(|()| content_encoding(&parts.headers)) {
-        Ok(encoding) => export(&receiver, &mut body, encoding).await,
+    let checked = signal(parts.uri.path()).and_then(|signal| Ok((signal, content_encoding(&parts.headers)?)));
+    let result = match checked {
+        Ok((signal, encoding)) => export(&receiver, &mut body, signal, encoding).await,
         Err(status) => Err(status),
     };
     let (code, mut response) = match result {
@@ -65,11 +66,12 @@ fn is_grpc(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::POST && matches!(media_type, "application/grpc" | "application/grpc+proto")
 }
 
-fn check_method(path: &str) -> Result<(), Status> {
+/// The signal that a method takes.
+fn signal(path: &str) -> Result<Signal, Status> {
     match path {
-        TRACES => Ok(()),
-        METRICS => Err(Status::unimplemented("metrics are not taken yet, only traces")),
-        LOGS => Err(Status::unimplemented("logs are not taken yet, only traces")),
+        TRACES => Ok(Signal::Traces),
+        LOGS => Ok(Signal::Logs),
+        METRICS => Err(Status::unimplemented("metrics are not taken yet, only traces and logs")),
         other => Err(Status::unimplemented(format!("unknown method {other}"))),
     }
 }
@@ -85,7 +87,12 @@ fn content_encoding(headers: &HeaderMap) -> Result<ContentEncoding, Status> {
     }
 }
 
-async fn export(receiver: &Receiver, body: &mut Body, encoding: ContentEncoding) -> Result<Bytes, Status> {
+async fn export(
+    receiver: &Receiver,
+    body: &mut Body,
+    signal: Signal,
+    encoding: ContentEncoding,
+) -> Result<Bytes, Status> {
     let services = receiver.gate.services().map_err(|closed| Refusal::from(closed).to_grpc())?;
     let read = receiver.bodies.read(body).await;
     let (framed, _reserved) =
@@ -104,9 +111,9 @@ async fn export(receiver: &Receiver, body: &mut Body, encoding: ContentEncoding)
         content_encoding,
         body: message,
     };
-    let outcome = services.ingest.export_traces(request).await;
+    let outcome = services.ingest.export(signal, request).await;
     let outcome = outcome.map_err(|rejection| Refusal::from(rejection).to_grpc())?;
-    Ok(encode_success(&outcome, ContentType::Protobuf))
+    Ok(encode_success(signal, &outcome, ContentType::Protobuf))
 }
 
 /// The one message of a unary call, and whether it is compressed.
@@ -180,7 +187,7 @@ mod tests {
         for (path, headers, part) in [
             ("/other.Service/Method", &[grpc][..], "unknown method /other.Service/Method"),
             (METRICS, &[grpc][..], "metrics are not taken yet"),
-            (LOGS, &[grpc][..], "logs are not taken yet"),
+            (LOGS, &[grpc, ("grpc-encoding", "br")][..], "`br` is not read"),
             (TRACES, &[grpc, ("grpc-encoding", "snappy")][..], "`snappy` is not read"),
         ] {
             let response = call(path, headers).await;

@@ -1,4 +1,4 @@
-//! OTLP over HTTP: `POST /v1/traces`, and the same behind every configured prefix.
+//! OTLP over HTTP: `POST /v1/traces` and `/v1/logs`, and the same behind every configured prefix.
 //!
 //! Bodies go to ingest as they came; nothing is decompressed or parsed here.
 
@@ -11,7 +11,7 @@ use axum::http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, RETRY_AF
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use spanlake_ingest::{ContentEncoding, ContentType, Request as ExportRequest};
+use spanlake_ingest::{ContentEncoding, ContentType, Request as ExportRequest, Signal};
 use spanlake_schema::DEFAULT_TENANT;
 use tonic::Code;
 
@@ -26,14 +26,6 @@ pub(crate) struct Receiver {
     pub(crate) bodies: BodyReader,
     pub(crate) message_limit_bytes: usize,
     pub(crate) path_prefixes: Vec<String>,
-}
-
-/// The signals of OTLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Signal {
-    Traces,
-    Metrics,
-    Logs,
 }
 
 /// The listener's routes.
@@ -55,7 +47,7 @@ async fn answer(receiver: &Receiver, request: Request) -> Response {
     let checked = check(receiver, &parts.method, parts.uri.path(), &parts.headers)
         .and_then(|encoding| content_type.map(|content_type| (content_type, encoding)));
     let result = match checked {
-        Ok((content_type, encoding)) => export(receiver, &mut body, content_type, encoding).await,
+        Ok((content_type, (signal, encoding))) => export(receiver, &mut body, signal, content_type, encoding).await,
         Err(refusal) => Err(refusal),
     };
     match result {
@@ -73,6 +65,7 @@ async fn answer(receiver: &Receiver, request: Request) -> Response {
 async fn export(
     receiver: &Receiver,
     body: &mut Body,
+    signal: Signal,
     content_type: ContentType,
     content_encoding: ContentEncoding,
 ) -> Result<Bytes, Refusal> {
@@ -80,35 +73,35 @@ async fn export(
     let read = receiver.bodies.read(body).await;
     let (body, _reserved) = read.map_err(|error| Refusal::from_body(error, receiver.message_limit_bytes))?;
     let request = ExportRequest { tenant: DEFAULT_TENANT.to_owned(), content_type, content_encoding, body };
-    let outcome = services.ingest.export_traces(request).await?;
-    Ok(encode_success(&outcome, content_type))
+    let outcome = services.ingest.export(signal, request).await?;
+    Ok(encode_success(signal, &outcome, content_type))
 }
 
 /// Whether path, method and encoding can be served.
-fn check(receiver: &Receiver, method: &Method, path: &str, headers: &HeaderMap) -> Result<ContentEncoding, Refusal> {
-    match signal(path, &receiver.path_prefixes) {
-        Some(Signal::Traces) => {}
-        Some(signal) => {
-            let name = if signal == Signal::Metrics { "metrics" } else { "logs" };
-            return Err(Refusal::permanent(Code::Unimplemented, 404, format!("{name} are not taken yet, only traces")));
-        }
-        None => {
-            let message = format!("nothing is served at {path}: OTLP traces go to /v1/traces");
-            return Err(Refusal::permanent(Code::NotFound, 404, message));
-        }
-    }
+fn check(
+    receiver: &Receiver,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<(Signal, ContentEncoding), Refusal> {
+    let Some(signal) = signal(path, &receiver.path_prefixes) else {
+        let message = match path.ends_with("/v1/metrics") {
+            true => "metrics are not taken yet, only traces and logs".to_owned(),
+            false => format!("nothing is served at {path}: OTLP traces go to /v1/traces, logs to /v1/logs"),
+        };
+        return Err(Refusal::permanent(Code::NotFound, 404, message));
+    };
     if method != Method::POST {
         return Err(Refusal::permanent(Code::Unimplemented, 405, format!("{method} is not served, only POST")));
     }
-    content_encoding(headers)
+    Ok((signal, content_encoding(headers)?))
 }
 
+/// The signal that is taken at a path.
 fn signal(path: &str, prefixes: &[String]) -> Option<Signal> {
-    let signal = |path: &str| match path {
-        "/v1/traces" => Some(Signal::Traces),
-        "/v1/metrics" => Some(Signal::Metrics),
-        "/v1/logs" => Some(Signal::Logs),
-        _ => None,
+    let signal = |path: &str| {
+        let name = path.strip_prefix("/v1/")?;
+        Signal::ALL.into_iter().find(|signal| signal.name() == name)
     };
     signal(path).or_else(|| prefixes.iter().find_map(|prefix| signal(path.strip_prefix(prefix.as_str())?)))
 }
@@ -214,7 +207,7 @@ mod tests {
             ("POST", "/", &[json], 404, "OTLP traces go to /v1/traces"),
             ("POST", "/other/v1/traces", &[json], 404, "nothing is served at /other/v1/traces"),
             ("POST", "/v1/metrics", &[json], 404, "metrics are not taken yet"),
-            ("POST", "/otel/v1/logs", &[json], 404, "logs are not taken yet"),
+            ("POST", "/otel/v1/logs", &[json], 503, "is being replayed"),
             ("GET", "/v1/traces", &[json], 405, "only POST"),
             ("POST", "/v1/traces", &[], 415, "no content-type"),
             ("POST", "/v1/traces", &[("content-type", "text/plain")], 415, "`text/plain` is not read"),

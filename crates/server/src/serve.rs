@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
-use spanlake_ingest::{Ingest, IngestOptions, TraceDecoder};
+use spanlake_ingest::{Decoder, Ingest, IngestOptions};
 use spanlake_query::rollup::Rollups;
 use spanlake_query::{QueryEngine, QueryOptions};
 use spanlake_schema::{Ambient, System};
@@ -118,7 +118,7 @@ async fn open(config: &Config, store: Store, ambient: Arc<dyn Ambient>) -> anyho
         retry_limit_bytes: storage.retry_limit_bytes,
         ambient: Arc::clone(&ambient),
     };
-    let lake = Lake::open(lake_options, Arc::new(TraceDecoder::default())).await?;
+    let lake = Lake::open(lake_options, Arc::new(Decoder::default())).await?;
     let ingest_options = IngestOptions {
         message_limit_bytes: config.ingest.message_limit_bytes,
         in_flight_limit_bytes: config.ingest.in_flight_limit_bytes,

@@ -35,12 +35,15 @@ mod wait;
 pub use ambient::{ManualAmbient, NOON_UNIX_NANO};
 pub use faulty_store::{Fault, FaultyStore, Operation};
 pub use otlp_client::{
-    Compression, GrpcAnswer, GrpcOptions, HttpAnswer, HttpClient, JSON, OtlpGrpcClient, PROTOBUF, RpcStatus,
+    Compression, GrpcAnswer, GrpcOptions, HttpAnswer, HttpClient, JSON, OtlpGrpcClient, PROTOBUF, RpcStatus, Service,
 };
 pub use random::SplitMix64;
 pub use s3_server::S3Server;
 pub use server_process::{Addresses, ServerOptions, ServerProcess};
-pub use spans::{SPANS_PER_REQUEST, Traffic, arbitrary, attribute, double, int, realistic, spans_of, text, texts};
+pub use spans::{
+    SPANS_PER_REQUEST, Traffic, arbitrary, arbitrary_logs, arbitrary_metrics, attribute, double, int, points_of,
+    realistic, records_of, spans_of, text, texts,
+};
 pub use tonic::Code;
 pub use tonic::codec::CompressionEncoding;
 pub use wait::{DEADLINE, wait_until};

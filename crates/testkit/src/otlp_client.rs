@@ -58,9 +58,39 @@ pub struct GrpcAnswer {
 }
 
 impl GrpcAnswer {
-    /// Spans refused by partial success.
+    /// Spans, metric points or log records refused by partial success.
     pub fn rejected_spans(&self) -> u64 {
         self.response.as_ref().map_or(0, rejected_spans)
+    }
+}
+
+/// A signal's service. The answers of all have the same fields, under other names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// `TraceService`.
+    Traces,
+    /// `MetricsService`.
+    Metrics,
+    /// `LogsService`.
+    Logs,
+}
+
+impl Service {
+    /// The path over HTTP.
+    pub fn http_path(self) -> &'static str {
+        match self {
+            Self::Traces => "/v1/traces",
+            Self::Metrics => "/v1/metrics",
+            Self::Logs => "/v1/logs",
+        }
+    }
+
+    fn grpc_path(self) -> PathAndQuery {
+        PathAndQuery::from_static(match self {
+            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+            Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+        })
     }
 }
 
@@ -78,14 +108,11 @@ pub struct GrpcOptions {
     pub metadata: Vec<(String, String)>,
 }
 
-/// Sends trace requests over gRPC. Clones share one connection.
+/// Sends export requests over gRPC. Clones share one connection.
 #[derive(Clone, Debug)]
 pub struct OtlpGrpcClient {
     channel: Channel,
 }
-
-/// The path of the trace service.
-const EXPORT_TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 impl OtlpGrpcClient {
     /// Connects when first used.
@@ -94,19 +121,24 @@ impl OtlpGrpcClient {
         Self { channel: endpoint.connect_lazy() }
     }
 
-    /// Sends this message, uncompressed and without headers of its own.
+    /// Sends this trace request, uncompressed and without headers of its own.
     pub async fn export(&self, body: impl Into<Bytes>) -> GrpcAnswer {
         self.export_with(body, &GrpcOptions::default()).await
     }
 
-    /// Sends these bytes as the message, whatever they are.
+    /// Sends these bytes as a trace request, whatever they are.
     pub async fn export_with(&self, body: impl Into<Bytes>, options: &GrpcOptions) -> GrpcAnswer {
+        self.export_to(Service::Traces, body, options).await
+    }
+
+    /// Sends these bytes to a service, whatever they are.
+    pub async fn export_to(&self, service: Service, body: impl Into<Bytes>, options: &GrpcOptions) -> GrpcAnswer {
         let mut request = tonic::Request::new(body.into());
         for (key, value) in &options.metadata {
             let key = MetadataKey::from_bytes(key.as_bytes()).expect("a metadata key");
             request.metadata_mut().insert(key, value.parse().expect("a metadata value"));
         }
-        match self.send(request, options.compression).await {
+        match self.send(service, request, options.compression).await {
             Ok(response) => {
                 let (metadata, body, _) = response.into_parts();
                 let response = ExportTraceServiceResponse::decode(body).expect("the answer is a response message");
@@ -128,6 +160,7 @@ impl OtlpGrpcClient {
 
     async fn send(
         &self,
+        service: Service,
         request: tonic::Request<Bytes>,
         compression: Option<CompressionEncoding>,
     ) -> Result<tonic::Response<Bytes>, Status> {
@@ -139,7 +172,7 @@ impl OtlpGrpcClient {
             client = client.send_compressed(compression);
         }
         client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-        client.unary(request, PathAndQuery::from_static(EXPORT_TRACES), RawCodec).await
+        client.unary(request, service.grpc_path(), RawCodec).await
     }
 }
 
@@ -225,17 +258,20 @@ impl HttpAnswer {
         RpcStatus::decode(self.body.clone()).unwrap_or_else(|error| panic!("{error} in {:?}", self.body))
     }
 
-    /// Spans refused by partial success.
+    /// Spans, metric points or log records refused by partial success.
     ///
     /// # Panics
-    /// Where the body is no `ExportTraceServiceResponse` in the encoding the content type names.
+    /// Where the body is no answer of an export service in the encoding the content type names.
     pub fn rejected_spans(&self) -> u64 {
         if self.is_json() {
             // ProtoJSON writes 64-bit integers as strings; numbers are allowed too.
-            return match &self.json()["partialSuccess"]["rejectedSpans"] {
-                serde_json::Value::Null => 0,
-                serde_json::Value::String(text) => text.parse().expect("rejectedSpans is a number"),
-                number => number.as_u64().expect("rejectedSpans is a number"),
+            let partial = &self.json()["partialSuccess"];
+            let names = ["rejectedSpans", "rejectedDataPoints", "rejectedLogRecords"];
+            let rejected = names.iter().map(|name| &partial[name]).find(|rejected| !rejected.is_null());
+            return match rejected {
+                None => 0,
+                Some(serde_json::Value::String(text)) => text.parse().expect("what was rejected is a number"),
+                Some(number) => number.as_u64().expect("what was rejected is a number"),
             };
         }
         let response = ExportTraceServiceResponse::decode(self.body.clone());

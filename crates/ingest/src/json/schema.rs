@@ -44,15 +44,15 @@ pub(super) struct EnumNames {
     pub(super) short_names: &'static [&'static str],
 }
 
-const fn one(camel: &'static str, snake: &'static str, number: u32, kind: Kind) -> Field {
+pub(super) const fn one(camel: &'static str, snake: &'static str, number: u32, kind: Kind) -> Field {
     Field { camel, snake, number, kind, is_repeated: false }
 }
 
-const fn many(camel: &'static str, snake: &'static str, number: u32, kind: Kind) -> Field {
+pub(super) const fn many(camel: &'static str, snake: &'static str, number: u32, kind: Kind) -> Field {
     Field { camel, snake, number, kind, is_repeated: true }
 }
 
-const fn message(fields: &'static [Field]) -> Message {
+pub(super) const fn message(fields: &'static [Field]) -> Message {
     assert!(fields.len() <= u32::BITS as usize, "the transcoder notes the fields of a message in the bits of a u32");
     Message { fields, is_oneof: false }
 }
@@ -67,7 +67,7 @@ static RESOURCE_SPANS: Message = message(&[
     one("schemaUrl", "schema_url", 3, Kind::Text),
 ]);
 
-static RESOURCE: Message = message(&[
+pub(super) static RESOURCE: Message = message(&[
     many("attributes", "attributes", 1, Kind::Message(&KEY_VALUE)),
     one("droppedAttributesCount", "dropped_attributes_count", 2, Kind::Uint32),
     many("entityRefs", "entity_refs", 3, Kind::Message(&ENTITY_REF)),
@@ -86,7 +86,7 @@ static SCOPE_SPANS: Message = message(&[
     one("schemaUrl", "schema_url", 3, Kind::Text),
 ]);
 
-static SCOPE: Message = message(&[
+pub(super) static SCOPE: Message = message(&[
     one("name", "name", 1, Kind::Text),
     one("version", "version", 2, Kind::Text),
     many("attributes", "attributes", 3, Kind::Message(&KEY_VALUE)),
@@ -131,13 +131,13 @@ static LINK: Message = message(&[
 static STATUS: Message =
     message(&[one("message", "message", 2, Kind::Text), one("code", "code", 3, Kind::Enum(&STATUS_CODE))]);
 
-static KEY_VALUE: Message = message(&[
+pub(super) static KEY_VALUE: Message = message(&[
     one("key", "key", 1, Kind::Text),
     one("value", "value", 2, Kind::Message(&ANY_VALUE)),
     one("keyStrindex", "key_strindex", 3, Kind::Int32),
 ]);
 
-static ANY_VALUE: Message = Message {
+pub(super) static ANY_VALUE: Message = Message {
     fields: &[
         one("stringValue", "string_value", 1, Kind::Text),
         one("intValue", "int_value", 3, Kind::Int64),

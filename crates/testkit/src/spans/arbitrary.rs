@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 use crate::{NOON_UNIX_NANO, SplitMix64};
 
 /// How deep generated values nest. Ingest bounds the depth it takes; this stays well within.
-const DEPTH: u64 = 4;
+pub(super) const DEPTH: u64 = 4;
 
 /// A request with any field set to anything: absent resources and scopes, impossible times, unknown enum numbers, every
 /// kind of value nested in every other, repeated keys, odd text. Only what would get a span refused is left out: trace
@@ -20,22 +20,26 @@ const DEPTH: u64 = 4;
 ///
 /// The same seed gives the same request. Compare requests by their encoding, because NaN is not equal to itself.
 pub fn arbitrary(seed: u64) -> ExportTraceServiceRequest {
-    let mut generator = Generator { random: SplitMix64::new(seed) };
+    let mut generator = Generator::new(seed);
     let resource_spans = generator.up_to(3, Generator::resource_spans);
     ExportTraceServiceRequest { resource_spans }
 }
 
-struct Generator {
-    random: SplitMix64,
+pub(super) struct Generator {
+    pub(super) random: SplitMix64,
 }
 
 impl Generator {
-    fn up_to<T>(&mut self, most: u64, mut one: impl FnMut(&mut Self) -> T) -> Vec<T> {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { random: SplitMix64::new(seed) }
+    }
+
+    pub(super) fn up_to<T>(&mut self, most: u64, mut one: impl FnMut(&mut Self) -> T) -> Vec<T> {
         let count = self.random.between(0, most);
         (0..count).map(|_| one(self)).collect()
     }
 
-    fn perhaps<T>(&mut self, per_mille: u64, one: impl FnOnce(&mut Self) -> T) -> Option<T> {
+    pub(super) fn perhaps<T>(&mut self, per_mille: u64, one: impl FnOnce(&mut Self) -> T) -> Option<T> {
         if self.random.chance(per_mille) { Some(one(self)) } else { None }
     }
 
@@ -47,7 +51,7 @@ impl Generator {
         }
     }
 
-    fn resource(&mut self) -> Resource {
+    pub(super) fn resource(&mut self) -> Resource {
         Resource {
             attributes: self.attributes(&["service.name", "deployment.environment.name", "host.name"]),
             dropped_attributes_count: self.count(),
@@ -72,7 +76,7 @@ impl Generator {
         }
     }
 
-    fn scope(&mut self) -> InstrumentationScope {
+    pub(super) fn scope(&mut self) -> InstrumentationScope {
         InstrumentationScope {
             name: self.text(),
             version: self.text(),
@@ -129,7 +133,7 @@ impl Generator {
         Status { message: if self.random.chance(500) { self.text() } else { String::new() }, code: self.enumeration() }
     }
 
-    fn attributes(&mut self, known_keys: &[&str]) -> Vec<KeyValue> {
+    pub(super) fn attributes(&mut self, known_keys: &[&str]) -> Vec<KeyValue> {
         self.up_to(9, |generator| generator.key_value(known_keys, DEPTH))
     }
 
@@ -144,7 +148,7 @@ impl Generator {
         KeyValue { key, value, ..KeyValue::default() }
     }
 
-    fn any_value(&mut self, depth: u64) -> AnyValue {
+    pub(super) fn any_value(&mut self, depth: u64) -> AnyValue {
         let kinds = if depth == 0 { 6 } else { 8 };
         let value = match self.random.below(kinds) {
             0 => None,
@@ -171,7 +175,7 @@ impl Generator {
         self.up_to(5, |generator| generator.any_value(depth))
     }
 
-    fn text(&mut self) -> String {
+    pub(super) fn text(&mut self) -> String {
         match self.random.below(12) {
             0 => String::new(),
             1..=9 => (*self.random.pick(TEXTS)).to_owned(),
@@ -188,11 +192,11 @@ impl Generator {
         char::from_u32(self.random.below(0x11_0000) as u32).unwrap_or('\u{fffd}')
     }
 
-    fn schema_url(&mut self) -> String {
+    pub(super) fn schema_url(&mut self) -> String {
         (*self.random.pick(&["", "", "https://opentelemetry.io/schemas/1.37.0", "ünknown:\u{0}url"])).to_owned()
     }
 
-    fn integer(&mut self) -> i64 {
+    pub(super) fn integer(&mut self) -> i64 {
         match self.random.below(4) {
             0 => *self.random.pick(&[0, 1, -1, i64::MIN, i64::MAX, 9_007_199_254_740_993]),
             1 => self.random.next_u64() as i64,
@@ -200,7 +204,7 @@ impl Generator {
         }
     }
 
-    fn double(&mut self) -> f64 {
+    pub(super) fn double(&mut self) -> f64 {
         match self.random.below(4) {
             0 => *self.random.pick(DOUBLES),
             1 => {
@@ -211,7 +215,7 @@ impl Generator {
         }
     }
 
-    fn time(&mut self) -> u64 {
+    pub(super) fn time(&mut self) -> u64 {
         const YEAR_2100: u64 = 4_102_444_800_000_000_000;
         const DAY: u64 = 86_400_000_000_000;
         match self.random.below(6) {
@@ -222,7 +226,7 @@ impl Generator {
         }
     }
 
-    fn flags(&mut self) -> u32 {
+    pub(super) fn flags(&mut self) -> u32 {
         match self.random.below(4) {
             0 => self.random.next_u64() as u32,
             1 => *self.random.pick(&[1, 0x100, 0x301, u32::MAX]),
@@ -230,14 +234,14 @@ impl Generator {
         }
     }
 
-    fn enumeration(&mut self) -> i32 {
+    pub(super) fn enumeration(&mut self) -> i32 {
         match self.random.below(8) {
             0 => *self.random.pick(&[-1, 6, 42, 99, i32::MIN, i32::MAX]),
             _ => self.random.below(6) as i32,
         }
     }
 
-    fn count(&mut self) -> u32 {
+    pub(super) fn count(&mut self) -> u32 {
         match self.random.below(8) {
             0 => *self.random.pick(&[1, 2, 1_000, i32::MAX as u32 + 1, u32::MAX]),
             _ => 0,

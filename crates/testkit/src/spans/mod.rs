@@ -1,9 +1,13 @@
-//! Generated OTLP trace requests.
+//! Generated OTLP requests.
 
 mod arbitrary;
+mod logs;
+mod metrics;
 mod traffic;
 
 pub use arbitrary::arbitrary;
+pub use logs::{arbitrary_logs, records_of};
+pub use metrics::{arbitrary_metrics, points_of};
 pub use traffic::{SPANS_PER_REQUEST, Traffic, realistic};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
