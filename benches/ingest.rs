@@ -65,7 +65,7 @@ fn input_tokens_of(span: &Span) -> i64 {
     }
 }
 
-/// The least time of several rounds, in nanoseconds a span.
+/// The least time of several rounds by the clock, in nanoseconds a span.
 fn time(load: &Load, mut work: impl FnMut()) -> f64 {
     let mut least = Duration::MAX;
     for _ in 0..ROUNDS {
@@ -74,6 +74,27 @@ fn time(load: &Load, mut work: impl FnMut()) -> f64 {
         least = least.min(started.elapsed());
     }
     least.as_nanos() as f64 / load.spans as f64
+}
+
+/// The mean processor time of several rounds, all threads, in nanoseconds a span.
+fn processor_time(load: &Load, mut work: impl FnMut()) -> f64 {
+    let before = cpu_nanos();
+    for _ in 0..ROUNDS {
+        work();
+    }
+    (cpu_nanos() - before) / (ROUNDS * load.spans) as f64
+}
+
+/// What each step takes of the processor, in nanoseconds a span.
+#[derive(Default)]
+struct Steps {
+    /// Visiting every field, compressing the request's bytes, writing and syncing them: nobody does with less.
+    floor: f64,
+    walk: f64,
+    parquet: f64,
+    /// Of Parquet, the compression.
+    zstd: f64,
+    log: f64,
 }
 
 fn report(step: &str, nanos: f64, against: &str, peer: f64) {
@@ -134,8 +155,8 @@ fn verify(load: &Load, batches: &[RecordBatch]) {
     assert_eq!(sum, load.input_tokens, "every token is counted");
 }
 
-/// Walking: the wire alone, prost, columns. Returns the floor.
-fn walk(load: &Load) -> f64 {
+/// Walking: the wire alone, prost, columns.
+fn walk(load: &Load, steps: &mut Steps) {
     let decoder = Decoder::default();
     verify(load, &decode(load));
     let floor = time(load, || {
@@ -154,15 +175,18 @@ fn walk(load: &Load) -> f64 {
     report("visit every field, keep nothing", floor, "itself: a floor", floor);
     report("prost structs, no columns yet", prost, "that floor", floor);
     report("walk into priced Arrow columns", columns, "prost structs", prost);
-    floor
+    steps.floor += floor;
+    steps.walk = columns;
 }
 
-/// Parquet: our encoding against compressing the same request bytes, which no column format can avoid. Returns the floor.
-fn parquet(load: &Load) -> f64 {
+/// Parquet: our encoding against compressing the same request bytes, which no column format can avoid, and against the
+/// `parquet` crate's writer.
+fn parquet(load: &Load, steps: &mut Steps) {
     let batches = decode(load);
     let encoded = segment::encode(&spans::SPEC, &batches).unwrap();
     let size = encoded.bytes.len();
-    let builder = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(encoded.bytes).unwrap();
+    let builder =
+        parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(encoded.bytes.clone()).unwrap();
     let read: Vec<RecordBatch> = builder.build().unwrap().map(Result::unwrap).collect();
     verify(load, &read);
     let mut compressor = zstd::bulk::Compressor::new(1).unwrap();
@@ -171,28 +195,77 @@ fn parquet(load: &Load) -> f64 {
             black_box(compressor.compress(body).unwrap());
         }
     });
-    let ours = time(load, || {
-        black_box(segment::encode(&spans::SPEC, &batches).unwrap());
+    let pages = pages_of(encoded.bytes);
+    let zstd = time(load, || {
+        for page in &pages {
+            black_box(compressor.compress(page).unwrap());
+        }
+    });
+    let (wall, ours) = {
+        let encode = || {
+            black_box(segment::encode(&spans::SPEC, &batches).unwrap());
+        };
+        (time(load, encode), processor_time(load, encode))
+    };
+    let theirs = processor_time(load, || {
+        black_box(written_by_the_crate(&batches));
     });
     report("zstd 1 of the request bytes", floor, "itself: a floor", floor);
-    report("Parquet of all columns, zstd 1", ours, "that floor", floor);
+    report("Parquet of all columns, wall", wall, "that floor", floor);
+    report("Parquet of all columns, processor time", ours, "that floor", floor);
+    report("the parquet crate's writer, processor time", theirs, "ours", ours);
     println!("  Parquet takes {} bytes a span of {} on the wire", size / load.spans, load.bytes() / load.spans);
-    floor
+    steps.floor += floor;
+    steps.parquet = ours;
+    steps.zstd = zstd;
+}
+
+/// The pages of a file, decompressed.
+fn pages_of(file: Bytes) -> Vec<Bytes> {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    let reader = SerializedFileReader::new(file).unwrap();
+    let mut pages = Vec::new();
+    for group in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(group).unwrap();
+        for column in 0..group.num_columns() {
+            pages.extend(group.get_column_page_reader(column).unwrap().map(|page| page.unwrap().buffer().clone()));
+        }
+    }
+    pages
+}
+
+/// The same batches by the `parquet` crate, at the same level of zstd.
+fn written_by_the_crate(batches: &[RecordBatch]) -> Vec<u8> {
+    use parquet::basic::{Compression, ZstdLevel};
+    use parquet::file::properties::{EnabledStatistics, WriterProperties};
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).unwrap()))
+        .set_statistics_enabled(EnabledStatistics::None)
+        .build();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), batches[0].schema(), Some(properties)).unwrap();
+    for batch in batches {
+        writer.write(batch).unwrap();
+    }
+    writer.into_inner().unwrap()
 }
 
 /// Writing and syncing the same bytes to a file that is there already, one sync a request.
-fn log_floor(load: &Load) -> f64 {
+fn log_floor(load: &Load, steps: &mut Steps) {
     let folder = tempfile::tempdir().unwrap();
     let mut file = std::fs::File::create(folder.path().join("floor")).unwrap();
     file.write_all(&vec![0; load.bytes()]).unwrap();
     file.sync_all().unwrap();
-    time(load, || {
+    let mut write = || {
         file.seek(SeekFrom::Start(0)).unwrap();
         for body in &load.bodies {
             file.write_all(body).unwrap();
             file.sync_data().unwrap();
         }
-    })
+    };
+    let wall = time(load, &mut write);
+    report("write and sync the bytes, a sync a request", wall, "itself: a floor", wall);
+    steps.floor += wall;
+    steps.log = processor_time(load, write);
 }
 
 /// Processor time of this process, all threads, in nanoseconds: the kernel's own count, in ticks of 10 ms.
@@ -203,7 +276,7 @@ fn cpu_nanos() -> f64 {
 }
 
 /// From a request's bytes to its Delta commit, by way of the log.
-async fn end_to_end(load: &Load, floor: f64) {
+async fn end_to_end(load: &Load, steps: &Steps) {
     const ROUNDS: usize = 8;
     let folder = tempfile::tempdir().unwrap();
     let lake = Lake::open(options(folder.path()), Arc::new(Decoder::default())).await.unwrap();
@@ -227,9 +300,19 @@ async fn end_to_end(load: &Load, floor: f64) {
     let spans = load.spans * ROUNDS;
     assert_eq!(rows, 2 * spans as u64, "every span is committed once");
     let a_span = |time: Duration| time.as_nanos() as f64 / spans as f64;
+    let (floor, cpu) = (steps.floor, cpu / spans as f64);
     report("acknowledged, wall, two senders, two cores", a_span(acknowledged), "sum of floors", floor);
     report("committed, wall", a_span(wall), "sum of floors", floor);
-    report("committed, processor time", cpu / spans as f64, "sum of floors", floor);
+    report("committed, processor time", cpu, "sum of floors", floor);
+    println!(
+        "  of that: walk {:.0}, zstd {:.0}, the rest of Parquet {:.0}, log {:.0}, all else (admission, hot batches, statistics, \
+         commits, memory) {:.0}",
+        steps.walk,
+        steps.zstd,
+        steps.parquet - steps.zstd,
+        steps.log,
+        cpu - steps.walk - steps.parquet - steps.log,
+    );
     let stats = lake.stats();
     println!(
         "  {} flushes took {:.2} s, commits {:.2} s, {} log syncs {:.2} s, walking {:.2} s",
@@ -291,9 +374,11 @@ fn main() {
     for load in &loads {
         let each = load.bytes() / load.spans;
         println!("{}: {} spans of {each} bytes, {SPANS_A_REQUEST} a request", load.name, load.spans);
-        let (visited, compressed, logged) = (walk(load), parquet(load), log_floor(load));
-        report("write and sync the bytes, a sync a request", logged, "itself: a floor", logged);
-        runtime.block_on(end_to_end(load, visited + compressed + logged));
+        let mut steps = Steps::default();
+        walk(load, &mut steps);
+        parquet(load, &mut steps);
+        log_floor(load, &mut steps);
+        runtime.block_on(end_to_end(load, &steps));
         println!();
     }
 }
