@@ -43,6 +43,7 @@ mod reading;
 pub mod rebuild;
 mod receive;
 mod resources;
+mod roles;
 mod room;
 mod rules;
 mod signal;

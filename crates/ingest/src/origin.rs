@@ -128,6 +128,16 @@ impl<'a> Origin<'a> {
         self.scope_schema_url = &[];
     }
 
+    /// The scope's name; empty where it has none.
+    pub(crate) fn scope_name(&self) -> &'a [u8] {
+        self.scope_name
+    }
+
+    /// The scope's version; empty where it has none.
+    pub(crate) fn scope_version(&self) -> &'a [u8] {
+        self.scope_version
+    }
+
     /// Reads an `InstrumentationScope` message.
     pub(crate) fn read_scope(
         &mut self,

@@ -1,23 +1,28 @@
-//! What a span means: its attributes read into facts by the rules, facts into columns.
+//! A span's attributes and events read into facts by the rules, and facts written into columns.
 
+mod convert;
+mod json;
+
+use std::cell::Cell;
 use std::io::Write;
 
 use spanlake_schema::flags::reading as flag;
 
-use crate::decimal;
-use crate::rules::{FactIndex, NameRule, ReadAs, Rules};
+use crate::rules::{Document, FactIndex, Known, NameRule, ReadAs, Rules, Source};
 use crate::span_columns::{SpanColumns, Target, slot};
 use crate::value::{Attribute, Value};
-use crate::wire::Reader;
+use convert::{convert, strings};
 
 /// More tokens than any one call can have. A sum over the column must not overflow because one sender wrote nonsense:
 /// nine million calls of this size still fit an Int64.
 const TOKENS_MAX: i64 = 1_000_000_000_000;
 
-/// A fact, read from one attribute.
+/// A fact, read from an attribute, an event or a document.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fact<'a> {
     Text(&'a [u8]),
+    /// Text that stands nowhere in the request as it is: a range of [`Facts::kept`].
+    Kept(u32, u32),
     Int(i64),
     Float(f64),
     Bool(bool),
@@ -25,6 +30,8 @@ pub(crate) enum Fact<'a> {
     List(&'a [u8]),
     /// One string, or a JSON array of strings.
     ListText(&'a [u8]),
+    /// A JSON array of strings: a range of [`Facts::kept`].
+    KeptList(u32, u32),
     /// Units of 1e-12 US dollars; `DECIMAL(18,12)` fits.
     Usd(i64),
 }
@@ -32,53 +39,28 @@ pub(crate) enum Fact<'a> {
 /// A fact and where it came from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found<'a> {
-    rank: u8,
+    rank: u32,
     dialect: u8,
     canonical: bool,
+    pub(crate) source: Source,
     attribute: u32,
     pub(crate) fact: Fact<'a>,
 }
 
-/// The places of the facts that the meaning of a span depends on.
+/// One member of an indexed family.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Places {
-    pub(crate) operation: FactIndex,
-    pub(crate) provider: FactIndex,
-    pub(crate) request_model: FactIndex,
-    pub(crate) response_model: FactIndex,
-    pub(crate) input_tokens: FactIndex,
-    pub(crate) output_tokens: FactIndex,
-    pub(crate) cache_read_tokens: FactIndex,
-    pub(crate) cache_write_tokens: FactIndex,
-    pub(crate) total_tokens: FactIndex,
-    pub(crate) streamed: FactIndex,
-    pub(crate) time_to_first_token: FactIndex,
-    pub(crate) time_per_output_token: FactIndex,
-    pub(crate) error_type: FactIndex,
-    pub(crate) service_tier: FactIndex,
-    pub(crate) server_address: FactIndex,
+struct Member<'a> {
+    rule: NameRule,
+    number: u32,
+    text: &'a [u8],
 }
 
-impl Places {
-    pub(crate) fn of(rules: &Rules) -> Self {
-        Self {
-            operation: rules.fact("operation"),
-            provider: rules.fact("provider"),
-            request_model: rules.fact("request_model"),
-            response_model: rules.fact("response_model"),
-            input_tokens: rules.fact("input_tokens"),
-            output_tokens: rules.fact("output_tokens"),
-            cache_read_tokens: rules.fact("cache_read_tokens"),
-            cache_write_tokens: rules.fact("cache_write_tokens"),
-            total_tokens: rules.fact("total_tokens"),
-            streamed: rules.fact("streamed"),
-            time_to_first_token: rules.fact("time_to_first_token_ns"),
-            time_per_output_token: rules.fact("time_per_output_token_ns"),
-            error_type: rules.fact("error_type"),
-            service_tier: rules.fact("service_tier"),
-            server_address: rules.fact("server_address"),
-        }
-    }
+/// A span event, as far as rules ask for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EventFields<'e, 'a> {
+    pub(crate) name: &'a [u8],
+    pub(crate) time_unix_nano: u64,
+    pub(crate) attributes: &'e [Attribute<'a>],
 }
 
 /// The facts of one span.
@@ -87,85 +69,330 @@ pub(crate) struct Facts<'a> {
     found: Vec<Option<Found<'a>>>,
     /// The places that were set since the last span: few of them all.
     touched: Vec<u8>,
+    members: Vec<Member<'a>>,
+    /// Documents among the attributes: their place in the rules, and the value.
+    documents: Vec<(u8, Value<'a>, bool)>,
+    kept: Vec<u8>,
     /// Bits of `reading_flags`.
-    pub(crate) flags: i64,
+    flags: Cell<i64>,
+    /// Whether any of the facts tells of a model, an agent or a tool.
+    is_genai: bool,
 }
 
 impl<'a> Facts<'a> {
     pub(crate) fn new(rules: &Rules) -> Self {
-        Self { found: vec![None; rules.facts.len()], touched: Vec::with_capacity(rules.facts.len()), flags: 0 }
+        Self {
+            found: vec![None; rules.facts.len()],
+            touched: Vec::with_capacity(rules.facts.len()),
+            members: Vec::new(),
+            documents: Vec::new(),
+            kept: Vec::new(),
+            flags: Cell::new(0),
+            is_genai: false,
+        }
     }
 
-    /// Reads all attributes of a span.
-    pub(crate) fn read(&mut self, rules: &Rules, attributes: &[Attribute<'a>]) {
+    /// Forgets the last span.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
         for place in self.touched.drain(..) {
             self.found[usize::from(place)] = None;
         }
-        self.flags = 0;
-        for (index, attribute) in attributes.iter().enumerate() {
-            for reading in rules.readings(attribute.key) {
-                self.consider(rules, *reading, index, attribute.value);
+        self.members.clear();
+        self.documents.clear();
+        self.kept.clear();
+        self.flags.set(0);
+        self.is_genai = false;
+    }
+
+    /// Bits of `reading_flags`.
+    pub(crate) fn flags(&self) -> i64 {
+        self.flags.get()
+    }
+
+    /// Sets a bit of `reading_flags`.
+    pub(crate) fn flag(&self, bit: i64) {
+        self.flags.set(self.flags.get() | bit);
+    }
+
+    /// Reads an event of the span. `start_unix_nano` is the span's start.
+    #[inline]
+    pub(crate) fn read_event(&mut self, rules: &Rules, event: EventFields<'_, 'a>, start_unix_nano: u64) {
+        let Some(rule) = rules.event(event.name) else { return };
+        if let Some(first) = rule.first {
+            let since = event.time_unix_nano.checked_sub(start_unix_nano).and_then(|ns| i64::try_from(ns).ok());
+            if let Some(since) = since.filter(|_| start_unix_nano != 0)
+                && self.int(usize::from(first.fact)).is_none_or(|known| since < known)
+            {
+                self.found[usize::from(first.fact)] = None;
+                self.offer(rules, first, 0, Fact::Int(since));
             }
         }
+        for says in &rule.says {
+            self.offer(rules, NameRule { read_as: ReadAs::Present, ..*says }, 0, Fact::Bool(true));
+        }
+        for (index, attribute) in event.attributes.iter().enumerate() {
+            for (key, reading) in &rule.read {
+                if key == attribute.key {
+                    self.consider_event(rules, *reading, index, attribute.value);
+                }
+            }
+            if rule.carries_attributes {
+                self.read_attribute(rules, index, *attribute, true);
+            }
+        }
+    }
+
+    /// Lists gather what several events tell; anything else is told by the first.
+    fn consider_event(&mut self, rules: &Rules, reading: NameRule, index: usize, value: Value<'a>) {
+        if reading.read_as == ReadAs::TextList
+            && let Value::String(text) = value
+        {
+            self.members.push(Member { rule: reading, number: self.members.len() as u32, text });
+            return;
+        }
+        self.consider(rules, reading, index, value);
+    }
+
+    /// Reads all attributes of a span, after its events.
+    pub(crate) fn read(&mut self, rules: &Rules, attributes: &[Attribute<'a>]) {
+        for (index, attribute) in attributes.iter().enumerate() {
+            self.read_attribute(rules, index, *attribute, false);
+        }
+        if self.touched.is_empty() && self.documents.is_empty() && self.members.is_empty() {
+            return;
+        }
+        self.gather_members(rules);
         self.drop_unaccompanied(rules, attributes);
+        self.read_documents(rules, attributes);
+    }
+
+    #[inline]
+    fn read_attribute(&mut self, rules: &Rules, index: usize, attribute: Attribute<'a>, in_event: bool) {
+        let place = |reading: NameRule| match in_event {
+            false => reading,
+            true => NameRule {
+                rank: reading.rank + crate::rules::RANK_EVENTS,
+                canonical: false,
+                source: Source::Event,
+                ..reading
+            },
+        };
+        match rules.find(attribute.key) {
+            None => {}
+            Some(Known::Name(name)) => {
+                for reading in &name.readings {
+                    self.consider(rules, place(*reading), index, attribute.value);
+                }
+                if let Some(document) = name.document {
+                    self.documents.push((document, attribute.value, in_event));
+                }
+            }
+            Some(Known::Member(rule, number)) => match attribute.value {
+                Value::String(text) if rule.read_as == ReadAs::TextList => {
+                    self.members.push(Member { rule: place(rule), number, text });
+                }
+                value => self.consider(rules, place(rule), index, value),
+            },
+        }
     }
 
     #[inline]
     fn consider(&mut self, rules: &Rules, reading: NameRule, attribute: usize, value: Value<'a>) {
-        let place = usize::from(reading.fact);
-        let Some(fact) = convert(rules.facts[place].read_as, value) else {
-            if !matches!(value, Value::Missing | Value::Empty) {
-                self.flags |= flag::TYPE_CONFLICT;
+        let Some(fact) = convert(reading.read_as, value) else {
+            if !convert::is_nothing(value, reading.read_as) {
+                self.flag(flag::TYPE_CONFLICT);
             }
             return;
         };
-        if rules.facts[place].read_as == ReadAs::Tokens && matches!(fact, Fact::Int(count) if count > TOKENS_MAX) {
-            self.flags |= flag::COUNT_IMPLAUSIBLE;
+        self.offer(rules, reading, attribute, fact);
+    }
+
+    /// Takes a fact, unless a better one is known.
+    #[inline]
+    fn offer(&mut self, rules: &Rules, reading: NameRule, attribute: usize, fact: Fact<'a>) {
+        if reading.read_as == ReadAs::Tokens && matches!(fact, Fact::Int(count) if count > TOKENS_MAX) {
+            self.flag(flag::COUNT_IMPLAUSIBLE);
             return;
         }
+        let place = usize::from(reading.fact);
         if let Some(known) = &self.found[place] {
-            if known.rank == reading.rank {
-                self.flags |= flag::DUPLICATE_KEYS;
+            let is_attribute = reading.rank < crate::rules::RANK_DOCUMENTS && reading.read_as != ReadAs::Present;
+            if known.rank == reading.rank && is_attribute {
+                self.flag(flag::DUPLICATE_KEYS);
             }
             if known.rank <= reading.rank {
                 return;
             }
-        } else {
+        } else if !self.touched.contains(&reading.fact) {
             self.touched.push(reading.fact);
         }
-        let NameRule { rank, dialect, canonical, .. } = reading;
-        self.found[place] = Some(Found { rank, dialect, canonical, attribute: attribute as u32, fact });
+        self.is_genai |= rules.facts[place].is_genai;
+        let NameRule { rank, dialect, canonical, source, .. } = reading;
+        self.found[place] = Some(Found { rank, dialect, canonical, source, attribute: attribute as u32, fact });
+    }
+
+    /// Makes lists of the members of families, in the order of their numbers.
+    fn gather_members(&mut self, rules: &Rules) {
+        if self.members.is_empty() {
+            return;
+        }
+        let mut members = std::mem::take(&mut self.members);
+        members.retain(|member| !member.text.is_empty());
+        members.sort_by_key(|member| (member.rule.fact, member.rule.rank, member.number));
+        for family in members.chunk_by(|a, b| (a.rule.fact, a.rule.rank) == (b.rule.fact, b.rule.rank)) {
+            let items: Vec<_> = family.iter().map(|member| String::from_utf8_lossy(member.text)).collect();
+            let fact = self.keep_list(&items);
+            let rule = NameRule { canonical: false, ..family[0].rule };
+            self.offer(rules, rule, 0, fact);
+        }
+        members.clear();
+        self.members = members;
+    }
+
+    fn keep(&mut self, text: &[u8]) -> Fact<'a> {
+        let start = self.kept.len() as u32;
+        self.kept.extend_from_slice(text);
+        Fact::Kept(start, self.kept.len() as u32)
+    }
+
+    fn keep_list<S: serde::Serialize>(&mut self, items: &[S]) -> Fact<'a> {
+        let start = self.kept.len() as u32;
+        // Writing strings into a vector cannot fail.
+        let _ = serde_json::to_writer(&mut self.kept, items);
+        Fact::KeptList(start, self.kept.len() as u32)
     }
 
     /// Forgets facts of dialects whose names are too common, unless an attribute beside them says it is a call.
     fn drop_unaccompanied(&mut self, rules: &Rules, attributes: &[Attribute<'a>]) {
+        let accompanied = |dialect: u8| {
+            let witnesses = &rules.dialects[usize::from(dialect)].only_with;
+            witnesses.is_empty() || attributes.iter().any(|attribute| witnesses.iter().any(|key| key == attribute.key))
+        };
+        let mut dropped = false;
         for &place in &self.touched {
             let found = &mut self.found[usize::from(place)];
-            let Some(fact) = found else { continue };
-            let witnesses = &rules.dialects[usize::from(fact.dialect)].only_with;
-            let accompanied = || attributes.iter().any(|attribute| witnesses.iter().any(|key| key == attribute.key));
-            if !witnesses.is_empty() && !accompanied() {
+            if found.is_some_and(|fact| !accompanied(fact.dialect)) {
                 *found = None;
+                dropped = true;
+            }
+        }
+        self.documents.retain(|(document, _, _)| accompanied(rules.documents[usize::from(*document)].dialect));
+        if dropped {
+            let told =
+                |place: &u8| self.found[usize::from(*place)].is_some() && rules.facts[usize::from(*place)].is_genai;
+            self.is_genai = self.touched.iter().any(told);
+        }
+    }
+
+    /// Reads the documents that can tell what is not known yet, the preferred ones first.
+    fn read_documents(&mut self, rules: &Rules, attributes: &[Attribute<'a>]) {
+        if self.documents.is_empty() {
+            return;
+        }
+        let mut documents = std::mem::take(&mut self.documents);
+        documents.sort_by_key(|&(document, _, in_event)| (in_event, document));
+        for &(index, value, in_event) in &documents {
+            let document = &rules.documents[usize::from(index)];
+            let wanted = document.facts.iter().any(|&fact| self.found[usize::from(fact)].is_none());
+            if wanted {
+                self.read_document(rules, (index, document), value, in_event);
+            }
+        }
+        documents.clear();
+        self.documents = documents;
+        self.drop_unaccompanied(rules, attributes);
+    }
+
+    fn read_document(&mut self, rules: &Rules, (index, document): (u8, &Document), value: Value<'a>, in_event: bool) {
+        let hits = match json::hits(&document.root, value) {
+            Ok(hits) => hits,
+            Err(json::NoDocument) => {
+                if document.always_json && !convert::is_nothing(value, ReadAs::Text) {
+                    self.flag(flag::TYPE_CONFLICT);
+                }
+                return;
+            }
+        };
+        let there = |leaves: &[u16]| hits.iter().any(|hit| leaves.contains(&hit.leaf));
+        let holds = |shape: u8| {
+            let condition = &document.shapes[usize::from(shape)];
+            (condition.when.is_empty() || there(&condition.when)) && !there(&condition.unless)
+        };
+        for (at, hit) in hits.iter().enumerate() {
+            let leaf = document.leaves[usize::from(hit.leaf)];
+            let Some(fact) = leaf.fact.filter(|_| holds(leaf.shape)) else { continue };
+            let read_as = rules.facts[usize::from(fact)].read_as;
+            let reading = NameRule {
+                fact,
+                read_as,
+                dialect: document.dialect,
+                canonical: false,
+                source: if in_event { Source::Event } else { document.source },
+                rank: Rules::document_rank(index, leaf.order) + if in_event { crate::rules::RANK_EVENTS } else { 0 },
+            };
+            if read_as == ReadAs::TextList {
+                // All items of one path make one list, told at its first.
+                let of_path = |other: &&json::Hit| other.leaf == hit.leaf;
+                if hits[..at].iter().any(|other| other.leaf == hit.leaf) {
+                    continue;
+                }
+                let items: Vec<&str> = hits.iter().filter(of_path).filter_map(|hit| hit.scalar.text()).collect();
+                if !items.is_empty() {
+                    let fact = self.keep_list(&items);
+                    self.offer(rules, reading, 0, fact);
+                }
+                continue;
+            }
+            match json::convert(read_as, &hit.scalar) {
+                json::Converted::Fact(fact) => self.offer(rules, reading, 0, fact),
+                json::Converted::Text(text) => {
+                    let fact = self.keep(text.as_bytes());
+                    self.offer(rules, reading, 0, fact);
+                }
+                json::Converted::Nothing => {}
+                json::Converted::Conflict => self.flag(flag::TYPE_CONFLICT),
             }
         }
     }
 
-    /// Whether no attribute told any fact.
+    /// Whether nothing told any fact.
     pub(crate) fn is_empty(&self) -> bool {
         self.touched.iter().all(|&place| self.found[usize::from(place)].is_none())
     }
 
-    /// Whether no attribute told a fact.
+    /// Whether anything told of a model, an agent or a tool.
+    #[inline]
+    pub(crate) fn is_genai(&self) -> bool {
+        self.is_genai
+    }
+
+    /// Whether nothing told a fact.
     pub(crate) fn is_unknown(&self, place: FactIndex) -> bool {
         self.found[place].is_none()
     }
 
+    /// A fact and where it came from.
+    pub(crate) fn found(&self, place: FactIndex) -> Option<&Found<'a>> {
+        self.found[place].as_ref()
+    }
+
     #[inline]
-    pub(crate) fn text(&self, place: FactIndex) -> Option<&'a [u8]> {
+    pub(crate) fn text(&self, place: FactIndex) -> Option<&[u8]> {
         match self.found[place]?.fact {
             Fact::Text(text) => Some(text),
+            Fact::Kept(start, end) => Some(self.kept(start, end)),
             _ => None,
         }
+    }
+
+    /// Text that is UTF-8.
+    pub(crate) fn str(&self, place: FactIndex) -> Option<&str> {
+        self.text(place).and_then(|text| std::str::from_utf8(text).ok())
+    }
+
+    fn kept(&self, start: u32, end: u32) -> &[u8] {
+        &self.kept[start as usize..end as usize]
     }
 
     #[inline]
@@ -191,21 +418,25 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Takes a fact out, to be written otherwise. Returns whether it is the canonical attribute.
+    /// Gives one fact to another that nothing told.
+    pub(crate) fn copy(&mut self, from: FactIndex, to: FactIndex) {
+        if self.found[to].is_none()
+            && let Some(found) = self.found[from]
+        {
+            if !self.touched.contains(&(to as u8)) {
+                self.touched.push(to as u8);
+            }
+            self.found[to] = Some(Found { canonical: false, ..found });
+        }
+    }
+
+    /// Takes a fact out, to be written otherwise.
     pub(crate) fn take(&mut self, place: FactIndex) -> Option<Found<'a>> {
         self.found[place].take()
     }
 
-    /// The dialect that told the most telling fact.
-    pub(crate) fn dialect<'r>(&self, rules: &'r Rules, places: &Places) -> Option<&'r str> {
-        let telling = [
-            places.operation,
-            places.provider,
-            places.response_model,
-            places.request_model,
-            places.input_tokens,
-            places.output_tokens,
-        ];
+    /// The dialect that told the first of these facts that is known.
+    pub(crate) fn dialect<'r>(&self, rules: &'r Rules, telling: &[FactIndex]) -> Option<&'r str> {
         let found = telling.iter().find_map(|&place| self.found[place])?;
         Some(&rules.dialects[usize::from(found.dialect)].name)
     }
@@ -223,8 +454,8 @@ impl<'a> Facts<'a> {
         let mut promoted = 0;
         for &place in &self.touched {
             let (rule, found) = (&rules.facts[usize::from(place)], &self.found[usize::from(place)]);
-            let Some(found) = found else { continue };
-            write_fact(columns, rule.target, row, found.fact);
+            let (Some(found), Some(target)) = (found, rule.target) else { continue };
+            self.write_fact(columns, target, row, found.fact);
             if let Some(place) = rule.promoted
                 && found.holds(rule.read_as, attributes)
             {
@@ -234,154 +465,59 @@ impl<'a> Facts<'a> {
         }
         promoted
     }
+
+    fn write_fact(&self, columns: &mut SpanColumns, target: Target, row: usize, fact: Fact<'_>) {
+        match (target, fact) {
+            (Target::Text(at), Fact::Text(text)) => columns.texts[at].set(row, text),
+            (Target::Text(at), Fact::Kept(start, end)) => columns.texts[at].set(row, self.kept(start, end)),
+            (Target::Text(at), Fact::Int(number)) => columns.texts[at].set_with(row, |out| {
+                // Writing into a vector cannot fail.
+                let _ = write!(out, "{number}");
+            }),
+            (Target::Int(at), Fact::Int(number)) => columns.ints[at].set(row, number),
+            (Target::Float(at), Fact::Float(number)) => columns.floats[at].set(row, number),
+            (Target::Bool(at), Fact::Bool(told)) => columns.bools[at].set(row, told),
+            (Target::Usd(at), Fact::Usd(usd)) => columns.usds[at].set(row, i128::from(usd)),
+            (Target::List(at), Fact::List(items)) => {
+                strings(items).for_each(|item| columns.lists[at].push_item(item));
+                columns.lists[at].close(row);
+            }
+            (Target::List(at), Fact::ListText(text)) => write_list(columns, at, row, text),
+            (Target::List(at), Fact::KeptList(start, end)) => write_list(columns, at, row, self.kept(start, end)),
+            _ => {}
+        }
+    }
+}
+
+fn write_list(columns: &mut SpanColumns, at: usize, row: usize, text: &[u8]) {
+    match serde_json::from_slice::<Vec<String>>(text) {
+        Ok(items) => items.iter().for_each(|item| columns.lists[at].push_item(item.as_bytes())),
+        Err(_) => columns.lists[at].push_item(text),
+    }
+    columns.lists[at].close(row);
 }
 
 impl Found<'_> {
     /// Whether the column holds the canonical attribute unchanged, so that the map need not.
     pub(crate) fn holds(&self, read_as: ReadAs, attributes: &[Attribute<'_>]) -> bool {
+        if !self.canonical {
+            return false;
+        }
         let value = attributes[self.attribute as usize].value;
-        self.canonical
-            && match read_as {
-                ReadAs::Text | ReadAs::Provider => matches!(value, Value::String(_)),
-                ReadAs::Tokens | ReadAs::Int => matches!(value, Value::Int(_)),
-                ReadAs::Float => matches!(value, Value::Double(_)),
-                ReadAs::Bool => matches!(value, Value::Bool(_)),
-                ReadAs::TextList => matches!(value, Value::Array(_)),
-                _ => false,
-            }
+        match read_as {
+            ReadAs::Text | ReadAs::Provider | ReadAs::Operation => matches!(value, Value::String(_)),
+            ReadAs::Tokens | ReadAs::Int => matches!(value, Value::Int(_)),
+            ReadAs::Float => matches!(value, Value::Double(_)),
+            ReadAs::Bool => matches!(value, Value::Bool(_)),
+            ReadAs::TextList => matches!(value, Value::Array(_)),
+            _ => false,
+        }
     }
 
     /// The attribute it was read from.
     pub(crate) fn attribute(&self) -> usize {
         self.attribute as usize
     }
-}
-
-fn write_fact(columns: &mut SpanColumns, target: Target, row: usize, fact: Fact<'_>) {
-    match (target, fact) {
-        (Target::Text(at), Fact::Text(text)) => columns.texts[at].set(row, text),
-        (Target::Text(at), Fact::Int(number)) => columns.texts[at].set_with(row, |out| {
-            // Writing into a vector cannot fail.
-            let _ = write!(out, "{number}");
-        }),
-        (Target::Int(at), Fact::Int(number)) => columns.ints[at].set(row, number),
-        (Target::Float(at), Fact::Float(number)) => columns.floats[at].set(row, number),
-        (Target::Bool(at), Fact::Bool(told)) => columns.bools[at].set(row, told),
-        (Target::Usd(at), Fact::Usd(usd)) => columns.usds[at].set(row, i128::from(usd)),
-        (Target::List(at), Fact::List(items)) => {
-            for item in strings(items) {
-                columns.lists[at].push_item(item);
-            }
-            columns.lists[at].close(row);
-        }
-        (Target::List(at), Fact::ListText(text)) => {
-            match serde_json::from_slice::<Vec<String>>(text) {
-                Ok(items) => items.iter().for_each(|item| columns.lists[at].push_item(item.as_bytes())),
-                Err(_) => columns.lists[at].push_item(text),
-            }
-            columns.lists[at].close(row);
-        }
-        _ => {}
-    }
-}
-
-/// The items of an `ArrayValue` that was checked to hold strings only.
-fn strings(items: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut reader = Reader::new(items, "ArrayValue");
-    std::iter::from_fn(move || {
-        loop {
-            let (field, wire) = reader.next().ok()??;
-            if field == 1
-                && let Ok(Value::String(item)) = reader.bytes(wire).and_then(|bytes| Value::read(&reader, bytes))
-            {
-                return Some(item);
-            }
-        }
-    })
-}
-
-fn only_strings(items: &[u8]) -> bool {
-    let mut reader = Reader::new(items, "ArrayValue");
-    while let Ok(Some((field, wire))) = reader.next() {
-        let value = reader.bytes(wire).and_then(|bytes| Value::read(&reader, bytes));
-        if field != 1 || !matches!(value, Ok(Value::String(_))) {
-            return false;
-        }
-    }
-    true
-}
-
-/// Reads a value as a column wants it; `None` where it cannot be read so.
-#[inline]
-fn convert(read_as: ReadAs, value: Value<'_>) -> Option<Fact<'_>> {
-    match read_as {
-        ReadAs::Text | ReadAs::Provider => match value {
-            Value::String(text) => Some(Fact::Text(text)),
-            Value::Int(number) if read_as == ReadAs::Text => Some(Fact::Int(number)),
-            _ => None,
-        },
-        ReadAs::Tokens => integer(value).filter(|&count| count >= 0).map(Fact::Int),
-        ReadAs::Int => integer(value).map(Fact::Int),
-        ReadAs::Float => double(value).map(Fact::Float),
-        ReadAs::Bool => match value {
-            Value::Bool(told) => Some(Fact::Bool(told)),
-            Value::String(text) if text.eq_ignore_ascii_case(b"true") => Some(Fact::Bool(true)),
-            Value::String(text) if text.eq_ignore_ascii_case(b"false") => Some(Fact::Bool(false)),
-            _ => None,
-        },
-        ReadAs::TextList => match value {
-            Value::Array(items) if only_strings(items) => Some(Fact::List(items)),
-            Value::String(text) => Some(Fact::ListText(text)),
-            _ => None,
-        },
-        ReadAs::Seconds => nanoseconds(value, 1e9).map(Fact::Int),
-        ReadAs::Milliseconds => nanoseconds(value, 1e6).map(Fact::Int),
-        ReadAs::Usd => usd(value).map(Fact::Usd),
-        ReadAs::UsdZeroUnknown => usd(value).filter(|&usd| usd != 0).map(Fact::Usd),
-    }
-}
-
-/// A whole number: int, double without a fraction, or decimal text.
-fn integer(value: Value<'_>) -> Option<i64> {
-    match value {
-        Value::Int(number) => Some(number),
-        Value::Double(number) => whole(number),
-        Value::String(text) => {
-            let text = std::str::from_utf8(text).ok()?.trim();
-            text.parse().ok().or_else(|| whole(text.parse().ok()?))
-        }
-        _ => None,
-    }
-}
-
-fn whole(number: f64) -> Option<i64> {
-    // 2^63 as a double; every double below it fits.
-    let fits = (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&number);
-    (fits && number.fract() == 0.0).then_some(number as i64)
-}
-
-fn double(value: Value<'_>) -> Option<f64> {
-    match value {
-        Value::Double(number) => Some(number),
-        Value::Int(number) => Some(number as f64),
-        Value::String(text) => std::str::from_utf8(text).ok()?.trim().parse().ok(),
-        _ => None,
-    }
-}
-
-fn nanoseconds(value: Value<'_>, factor: f64) -> Option<i64> {
-    let nanoseconds = double(value)? * factor;
-    (0.0..9.2e18).contains(&nanoseconds).then(|| nanoseconds.round() as i64)
-}
-
-fn usd(value: Value<'_>) -> Option<i64> {
-    let units = match value {
-        Value::Int(number) => decimal::parse(&number.to_string()),
-        Value::Double(number) if number.is_finite() => decimal::parse(&format!("{number}")),
-        Value::String(text) => decimal::parse(std::str::from_utf8(text).ok()?.trim()),
-        _ => None,
-    };
-    i64::try_from(units?).ok()
 }
 
 /// Writes text into a column by its slot.

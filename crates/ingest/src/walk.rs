@@ -15,7 +15,8 @@ use crate::dates::Dates;
 use crate::log_walk;
 use crate::meaning::{Meaning, SpanFacts};
 use crate::origin::Origin;
-use crate::reading::{Facts, set_text};
+use crate::reading::{EventFields, Facts, set_text};
+use crate::roles::{Note, Roles, name_hash};
 use crate::room::{ITEM_BYTES, Room};
 use crate::signal::Signal;
 use crate::span_columns::{ROWS_MAX, SpanColumns, slot};
@@ -89,7 +90,12 @@ struct Walk<'a, 'w> {
     columns: SpanColumns,
     fields: SpanFields<'a>,
     facts: Facts<'a>,
+    roles: Roles,
+    /// Columns that are full, or ended: their roles are settled with those of the whole body.
+    full: Vec<SpanColumns>,
+    emitters: Vec<usize>,
     held: Vec<u8>,
+    event_attributes: Vec<Attribute<'a>>,
     symbols: Vec<u8>,
     writer: ValueWriter,
     dates: Dates,
@@ -110,7 +116,11 @@ impl<'a, 'w> Walk<'a, 'w> {
             columns: SpanColumns::new(rows, body.len()),
             fields: SpanFields::default(),
             facts: Facts::new(meaning.rules()),
+            roles: Roles::default(),
+            full: Vec::new(),
+            emitters: Vec::new(),
             held: Vec::new(),
+            event_attributes: Vec::new(),
             symbols: Vec::new(),
             writer: ValueWriter::default(),
             dates: Dates::new(received_unix_nano),
@@ -120,6 +130,14 @@ impl<'a, 'w> Walk<'a, 'w> {
 
     fn finish(mut self) -> Walked {
         self.cut_batch();
+        let roles = std::mem::take(&mut self.roles);
+        self.walked.unpriced_calls = roles.write(&mut self.full, self.meaning.pricer().source());
+        for columns in std::mem::take(&mut self.full) {
+            let (batch, repaired) = columns.finish();
+            self.walked.stored += batch.num_rows() as u64;
+            self.walked.repaired_strings += repaired;
+            self.walked.batches.push((spans::SPEC.name, batch));
+        }
         self.walked.repaired_strings += self.writer.repaired;
         self.walked
     }
@@ -129,11 +147,7 @@ impl<'a, 'w> Walk<'a, 'w> {
             return;
         }
         let rows = (self.body_bytes / SPAN_BYTES_GUESS + 1).min(ROWS_MAX);
-        let columns = std::mem::replace(&mut self.columns, SpanColumns::new(rows, 0));
-        let (batch, repaired) = columns.finish();
-        self.walked.stored += batch.num_rows() as u64;
-        self.walked.repaired_strings += repaired;
-        self.walked.batches.push((spans::SPEC.name, batch));
+        self.full.push(std::mem::replace(&mut self.columns, SpanColumns::new(rows, 0)));
     }
 
     /// Fields may stand in any order: the resource is read before the spans it belongs to.
@@ -168,6 +182,7 @@ impl<'a, 'w> Walk<'a, 'w> {
             }
         }
         origin.end_scope(&mut self.writer);
+        self.emitters = self.meaning.emitters_of(origin.scope_name(), origin.scope_version());
         let mut reader = parent.inner(bytes, "ScopeSpans");
         while let Some((field, wire)) = reader.next()? {
             if field == 2 {
@@ -190,16 +205,19 @@ impl<'a, 'w> Walk<'a, 'w> {
         if self.room.take_row(self.columns.rows, origin.copy_bytes(), span_bytes, &reader)? {
             self.cut_batch();
         }
-        self.facts.flags = 0;
+        self.facts.clear();
         self.writer.cut = false;
         let repaired = self.writer.repaired;
         self.identity();
+        self.roles.span(self.fields.trace_id, self.fields.span_id, self.fields.parent_span_id);
         let duration = self.times();
         origin.write(&mut self.columns);
         let exception = self.events(&reader)?;
         self.links(&reader)?;
-        self.attributes(&reader, duration, exception)?;
-        let mut flags = self.facts.flags | self.identity_flags();
+        if let Some(note) = self.attributes(&reader, duration, exception)? {
+            self.note(origin, note);
+        }
+        let mut flags = self.facts.flags() | self.identity_flags();
         if self.writer.cut {
             flags |= reading_flag::NESTING_CUT;
         }
@@ -209,6 +227,19 @@ impl<'a, 'w> Walk<'a, 'w> {
         self.set_int(const { slot("reading_flags") }, flags);
         self.columns.end_row();
         Ok(())
+    }
+
+    /// Remembers what the role of the current span depends on.
+    fn note(&mut self, origin: &Origin<'a>, note: Note) {
+        let note = Note {
+            start_unix_nano: self.fields.start,
+            end_unix_nano: self.fields.end,
+            scope: name_hash(origin.scope_name()),
+            ..note
+        };
+        let places = &self.meaning.places;
+        let models = [places.request_model, places.response_model].map(|place| self.facts.text(place).unwrap_or(&[]));
+        self.roles.note((self.full.len(), self.columns.rows), models, note);
     }
 
     /// A refused span must still be well-formed, or the whole body is malformed.
@@ -302,21 +333,22 @@ impl<'a, 'w> Walk<'a, 'w> {
         reader: &Reader<'a>,
         duration_ns: Option<i64>,
         exception: Option<&'a [u8]>,
-    ) -> Result<(), WireError> {
+    ) -> Result<Option<Note>, WireError> {
         self.facts.read(self.meaning.rules(), &self.fields.attributes);
         self.held.clear();
         self.held.resize(self.fields.attributes.len(), 0);
         let span = SpanFacts {
             name: self.fields.name,
             failed: self.fields.status.is_some_and(|(code, _)| code == 2),
+            status_message: self.fields.status.map_or(&[], |(_, message)| message),
             start_unix_nano: if self.fields.start == 0 { self.received_unix_nano } else { self.fields.start },
             duration_ns,
             exception,
             attributes: &self.fields.attributes,
+            emitters: &self.emitters,
         };
         let told = self.meaning.write(&span, &mut self.facts, &mut self.columns, &mut self.held);
-        self.walked.unpriced_calls += u64::from(told.unpriced);
-        self.walked.type_conflicts += u64::from(self.facts.flags & reading_flag::TYPE_CONFLICT != 0);
+        self.walked.type_conflicts += u64::from(self.facts.flags() & reading_flag::TYPE_CONFLICT != 0);
         self.set_int(const { slot("promoted") }, told.promoted);
         let row = self.columns.rows;
         let map = &mut self.columns.maps[const { slot("attributes") }];
@@ -334,7 +366,7 @@ impl<'a, 'w> Walk<'a, 'w> {
         set_text(&mut self.columns, const { slot("attribute_types") }, &symbols);
         symbols.clear();
         self.symbols = symbols;
-        Ok(())
+        Ok(told.note)
     }
 
     /// Writes the events; returns the type of the last exception among them.
@@ -354,6 +386,7 @@ impl<'a, 'w> Walk<'a, 'w> {
                         if let (b"exception.type", Value::String(text)) = (attribute.key, attribute.value) {
                             exception_type = Some(text);
                         }
+                        self.event_attributes.push(attribute);
                         let (map, symbols) = (&mut events.attributes, &mut self.symbols);
                         write_attribute(&mut self.writer, &reader, attribute, map, symbols)?;
                     }
@@ -374,6 +407,9 @@ impl<'a, 'w> Walk<'a, 'w> {
             if name == b"exception" {
                 exception = exception_type.or(exception);
             }
+            let event = EventFields { name, time_unix_nano: time, attributes: &self.event_attributes };
+            self.facts.read_event(self.meaning.rules(), event, self.fields.start);
+            self.event_attributes.clear();
         }
         Ok(exception)
     }

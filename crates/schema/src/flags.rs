@@ -44,6 +44,8 @@ pub mod reading {
     pub const EMPTY_STATUS: i64 = 1 << 10;
     /// A token count was beyond what any call can have and was not read; the attribute is kept as sent.
     pub const COUNT_IMPLAUSIBLE: i64 = 1 << 11;
+    /// The emitter's output count excluded reasoning tokens; they were added.
+    pub const OUTPUT_EXCLUDED_REASONING: i64 = 1 << 12;
     /// A log record's `event_name` was told by the attribute `event.name`, not by the field.
     pub const EVENT_NAME_FROM_ATTRIBUTE: i64 = 1 << 20;
 }
