@@ -8,7 +8,7 @@ use spanlake_schema::spans;
 use spanlake_storage::{Decode, Error, ErrorKind, Frame, Result};
 
 use crate::meaning::Meaning;
-use crate::price::{PRICES_VERSION, Pricer};
+use crate::price::Pricer;
 use crate::room::Room;
 use crate::rules::Rules;
 use crate::signal::Signal;
@@ -27,7 +27,27 @@ impl Default for Decoder {
     }
 }
 
+/// A file's path, for messages, and its text.
+pub type FileText<'t> = (&'t str, &'t str);
+
 impl Decoder {
+    /// Reads by a rules file and a price catalogue of the user's own, before the built-in ones.
+    ///
+    /// # Errors
+    /// What is wrong in which line of which file.
+    pub fn with_files(
+        dialects: Option<FileText<'_>>,
+        prices: Option<FileText<'_>>,
+    ) -> std::result::Result<Self, String> {
+        let pricer = prices.map_or_else(|| Ok(Pricer::new()), |(path, text)| Pricer::with_own(path, text))?;
+        let meaning = Meaning::new(Rules::with_file(dialects)?, Arc::new(pricer));
+        Ok(Self { walker: Walker::new(Arc::new(meaning)) })
+    }
+
+    pub(crate) fn walker(&self) -> &Walker {
+        &self.walker
+    }
+
     pub(crate) fn into_walker(self) -> Walker {
         self.walker
     }
@@ -90,7 +110,7 @@ impl Decode for Decoder {
             let message = format!("the log holds a frame of kind {}, which this version cannot read", frame.kind);
             return Err(Error::new(ErrorKind::Corrupt, message));
         };
-        let (rules, prices) = (self.walker.rules_version(), PRICES_VERSION);
+        let (rules, prices) = (self.walker.rules_version(), self.walker.prices_version());
         if (frame.rules_version, frame.prices_version) != (rules, prices) {
             tracing::info!(
                 "replaying a request read by rules {} and prices {} with rules {rules} and prices {prices}",

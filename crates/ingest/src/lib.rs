@@ -53,7 +53,7 @@ mod value;
 mod walk;
 mod wire;
 
-pub use decode::Decoder;
+pub use decode::{Decoder, FileText};
 pub use receive::{
     ContentEncoding, ContentType, ExportOutcome, Ingest, IngestOptions, IngestStats, Rejection, RejectionKind, Request,
     SignalStats,

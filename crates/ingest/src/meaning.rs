@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use spanlake_schema::flags::reading as flag;
 
-use crate::price::{Call, Cost, Pricer};
+use crate::price::{Call, Cost, PricedBy, Pricer};
 use crate::reading::{Facts, MODEL, set_text};
 use crate::roles::{Note, name_hash};
 use crate::rules::{Class, Counts, Emitter, FactIndex, Operation, Rules, Source};
@@ -441,7 +441,7 @@ impl Meaning {
         }
         let cost = if usage.is_some() && class != Class::Part {
             let cost = self.cost(span, facts, operation, provider);
-            if cost == Cost::OutOfRange {
+            if cost.0 == Cost::OutOfRange {
                 facts.flag(flag::COST_OUT_OF_RANGE);
             }
             Some(cost)
@@ -465,12 +465,12 @@ impl Meaning {
         facts: &Facts<'_>,
         operation: Option<&str>,
         provider: Option<&str>,
-    ) -> Cost {
+    ) -> (Cost, PricedBy) {
         let places = &self.places;
         let models = [facts.str(places.response_model), facts.str(places.request_model)];
-        let mut cost = Cost::Unknown;
+        let mut known = (Cost::Unknown, PricedBy::BuiltIn);
         for model in models.into_iter().flatten() {
-            cost = self.pricer.cost(&Call {
+            let price = self.pricer.price(&Call {
                 provider,
                 model,
                 operation,
@@ -479,13 +479,17 @@ impl Meaning {
                 output_tokens: facts.int(places.output_tokens),
                 cache_read_tokens: facts.int(places.cache_read_tokens),
                 cache_write_tokens: facts.int(places.cache_write_tokens),
+                reasoning_tokens: facts.int(places.reasoning_tokens),
                 service_tier: facts.str(places.service_tier),
             });
-            if cost != Cost::Unknown {
-                break;
+            // A negotiated price of the requested model beats a list price of the answered one.
+            if known.0 == Cost::Unknown
+                || price.0 != Cost::Unknown && (known.1, price.1) == (PricedBy::BuiltIn, PricedBy::Own)
+            {
+                known = price;
             }
         }
-        cost
+        known
     }
 }
 

@@ -14,6 +14,7 @@
 //!   that name: a model that runs on the user's own machines is not billed at somebody's list price;
 //! - counts that contradict each other (negative, more cached tokens than input) have no cost.
 
+mod catalogue;
 mod provider;
 mod rates;
 #[cfg(test)]
@@ -22,15 +23,16 @@ mod tests;
 use std::fmt;
 use std::hash::BuildHasher;
 
+use catalogue::Catalogue;
 use foldhash::fast::RandomState;
 use genai_prices::Calculator;
 use hashbrown::HashTable;
 use parking_lot::RwLock;
-use rates::{Question, Resolved, Tokens};
+use rates::{Question, Rates, Resolved, Tokens};
 
 /// The version of what [`Pricer`] computes. To be raised with every change of the catalogue or of the rules here, so
 /// that a logged request is priced by a replay as it was when it came, or the difference is known.
-pub const PRICES_VERSION: u32 = 1;
+pub const PRICES_VERSION: u32 = 2;
 
 /// The catalogue, as `price_source` has it.
 const SOURCE: &str = "genai-prices 0.2.1";
@@ -63,6 +65,8 @@ pub struct Call<'a> {
     pub cache_read_tokens: Option<i64>,
     /// The part of the input that was written to the cache; none is taken for zero.
     pub cache_write_tokens: Option<i64>,
+    /// The part of the output that was thinking; none is taken for zero.
+    pub reasoning_tokens: Option<i64>,
 }
 
 /// What a call costs.
@@ -76,9 +80,38 @@ pub enum Cost {
     OutOfRange,
 }
 
+/// Which catalogue a price is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PricedBy {
+    /// The one the product ships.
+    BuiltIn,
+    /// The user's own.
+    Own,
+}
+
+/// Rates of a model at a time, in units of 1e-12 US dollars a million tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShownRates {
+    /// From where they are.
+    pub priced_by: PricedBy,
+    /// Input that neither came from the cache nor went there.
+    pub input: u64,
+    /// Input from the cache.
+    pub cache_read: u64,
+    /// Input to the cache.
+    pub cache_write: u64,
+    /// Output.
+    pub output: u64,
+    /// Output that is thinking.
+    pub reasoning: u64,
+    /// Each request by itself, in units of 1e-12 US dollars.
+    pub request: u64,
+}
+
 /// Prices calls. Cheap to ask and to be shared by threads.
 pub struct Pricer {
     catalogue: &'static Calculator,
+    own: Option<Catalogue>,
     resolved: RwLock<HashTable<(Key, Resolved)>>,
     hasher: RandomState,
 }
@@ -102,28 +135,77 @@ impl Pricer {
     }
 
     fn with_catalogue(catalogue: &'static Calculator) -> Self {
-        Self { catalogue, resolved: RwLock::default(), hasher: RandomState::default() }
+        Self { catalogue, own: None, resolved: RwLock::default(), hasher: RandomState::default() }
     }
 
-    /// The catalogue's name and version.
-    pub fn source(&self) -> &str {
-        SOURCE
+    /// Prices by a catalogue of the user's own, and by the built-in one where that has no price.
+    ///
+    /// # Errors
+    /// What is wrong with the file, with its path and the line.
+    pub fn with_own(path: &str, text: &str) -> Result<Self, String> {
+        Ok(Self { own: Some(Catalogue::read(path, text)?), ..Self::new() })
+    }
+
+    /// The version of what this pricer computes: another one with another catalogue of the user's own.
+    pub fn version(&self) -> u32 {
+        PRICES_VERSION | self.own.as_ref().map_or(0, |own| own.checksum() << 8)
+    }
+
+    /// A catalogue's name and version.
+    pub fn source(&self, priced_by: PricedBy) -> &str {
+        match (priced_by, &self.own) {
+            (PricedBy::Own, Some(own)) => own.source(),
+            _ => SOURCE,
+        }
+    }
+
+    /// The user's own prices, one a line: model, provider, from when on, where one is told.
+    pub fn own_prices(&self) -> Vec<[String; 3]> {
+        self.own.as_ref().map(Catalogue::listed).unwrap_or_default()
+    }
+
+    /// The rates of a model for short prompts, where they do not depend on anything else.
+    pub fn rates(&self, provider: Option<&str>, model: &str, time_unix_nano: u64) -> Option<ShownRates> {
+        let call = Call { provider, model, time_unix_nano, ..Call::default() };
+        let (priced_by, rates) = match self.resolve(&Question::of(&call, 1)) {
+            Resolved::Own(rates) => (PricedBy::Own, rates),
+            Resolved::Linear(rates) => (PricedBy::BuiltIn, rates),
+            Resolved::Unpriced | Resolved::Other { .. } => return None,
+        };
+        let request = rates.request / rates::RATE_UNITS_PER_COST_UNIT;
+        let Rates { input, cache_read, cache_write, output, reasoning, .. } = rates;
+        Some(ShownRates { priced_by, input, cache_read, cache_write, output, reasoning, request })
     }
 
     /// What `call` costs.
     pub fn cost(&self, call: &Call<'_>) -> Cost {
-        let Some(tokens) = Tokens::of(call) else { return Cost::Unknown };
+        self.price(call).0
+    }
+
+    /// What `call` costs, and by which catalogue.
+    pub fn price(&self, call: &Call<'_>) -> (Cost, PricedBy) {
+        let unknown = (Cost::Unknown, PricedBy::BuiltIn);
+        let Some(tokens) = Tokens::of(call) else { return unknown };
         let question = Question::of(call, tokens.input);
         if question.model.is_empty() || question.names_bytes() > NAMES_BYTES_MAX {
-            return Cost::Unknown;
+            return unknown;
         }
         let resolved = self.resolve(&question);
+        if let Resolved::Own(rates) = resolved {
+            let tells_all =
+                call.output_tokens.is_some() || call.operation == Some("embeddings") || rates.output_is_free();
+            return if tells_all { (rates.cost(&tokens), PricedBy::Own) } else { unknown };
+        }
+        (self.built_in_cost(call, &question, &tokens, resolved), PricedBy::BuiltIn)
+    }
+
+    fn built_in_cost(&self, call: &Call<'_>, question: &Question<'_>, tokens: &Tokens, resolved: Resolved) -> Cost {
         let tells_all = call.output_tokens.is_some() || call.operation == Some("embeddings");
         match resolved {
-            Resolved::Unpriced => Cost::Unknown,
-            Resolved::Linear(rates) if tells_all || rates.output_is_free() => rates.cost(&tokens),
+            Resolved::Unpriced | Resolved::Own(_) => Cost::Unknown,
+            Resolved::Linear(rates) if tells_all || rates.output_is_free() => rates.cost(tokens),
             Resolved::Other { output_is_free } if tells_all || output_is_free => {
-                rates::cost_by_catalogue(self.catalogue, &question, &tokens, call.time_unix_nano)
+                rates::cost_by_catalogue(self.catalogue, question, tokens, call.time_unix_nano)
             }
             Resolved::Linear(_) | Resolved::Other { .. } => Cost::Unknown,
         }
@@ -134,7 +216,7 @@ impl Pricer {
         if let Some((_, resolved)) = self.resolved.read().find(hash, |(key, _)| key.is(question)) {
             return *resolved;
         }
-        let resolved = rates::resolve(self.catalogue, question);
+        let resolved = rates::resolve(self.catalogue, self.own.as_ref(), question);
         let mut known = self.resolved.write();
         if known.len() >= RESOLVED_MAX {
             known.clear();

@@ -305,6 +305,11 @@ impl<'a> Facts<'a> {
     }
 
     fn read_document(&mut self, rules: &Rules, (index, document): (u8, &Document), value: Value<'a>, in_event: bool) {
+        if let (Some(key), Value::String(text)) = (&document.key, value)
+            && key.find(text).is_none()
+        {
+            return;
+        }
         let hits = match json::hits(&document.root, value) {
             Ok(hits) => hits,
             Err(json::NoDocument) => {

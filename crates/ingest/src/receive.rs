@@ -13,7 +13,6 @@ use tokio::sync::Semaphore;
 use crate::decode::Decoder;
 use crate::decompress::{DecompressError, decompress};
 use crate::json;
-use crate::price::PRICES_VERSION;
 use crate::room::{ROOM_FACTOR, Room};
 use crate::signal::Signal;
 use crate::walk::{Walked, Walker};
@@ -217,6 +216,12 @@ impl Ingest {
         }
     }
 
+    /// Reads as this decoder does, which has to be the one that the lake replays its log with.
+    #[must_use]
+    pub fn with_decoder(self, decoder: &Decoder) -> Self {
+        Self { walker: decoder.walker().clone(), ..self }
+    }
+
     /// Takes an export request of a signal. Returns after its items are durable and visible to queries. The same request
     /// again within the lake's retry window gets the same answer, and nothing of it is stored.
     ///
@@ -259,7 +264,7 @@ impl Ingest {
                 kind: signal.frame_kind(),
                 received_unix_nano,
                 rules_version: self.walker.rules_version(),
-                prices_version: PRICES_VERSION,
+                prices_version: self.walker.prices_version(),
             };
             let entry = Entry { frame, payload: body, batches: walked.batches };
             let receipt = self.lake.append_once(entry).await.map_err(|error| refuse(&error))?;

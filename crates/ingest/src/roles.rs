@@ -13,7 +13,7 @@ use std::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet};
 
-use crate::price::Cost;
+use crate::price::{Cost, PricedBy, Pricer};
 use crate::rules::Class;
 use crate::span_columns::{SpanColumns, slot};
 
@@ -42,7 +42,7 @@ pub(crate) struct Note {
     pub(crate) response_id: u64,
     /// The models it names, requested and answered: ranges of [`Roles::models`].
     pub(crate) models: [(u32, u32); 2],
-    pub(crate) cost: Option<Cost>,
+    pub(crate) cost: Option<(Cost, PricedBy)>,
 }
 
 /// A note and the row it is about.
@@ -74,7 +74,7 @@ struct Settled {
     batch: usize,
     row: usize,
     role: Role,
-    cost: Option<Cost>,
+    cost: Option<(Cost, PricedBy)>,
 }
 
 /// The spans of a body, as far as their roles depend on each other.
@@ -99,6 +99,9 @@ pub(crate) fn name_hash(name: &[u8]) -> u64 {
 
 /// Identifiers whose lengths were checked.
 fn word(bytes: &[u8]) -> u64 {
+    if let Ok(bytes) = bytes.try_into() {
+        return u64::from_be_bytes(bytes);
+    }
     bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte))
 }
 
@@ -128,7 +131,7 @@ impl Roles {
     }
 
     /// Writes roles and costs into the batches of the body. Returns how many calls have usage but no known price.
-    pub(crate) fn write(self, batches: &mut [SpanColumns], price_source: &str) -> u64 {
+    pub(crate) fn write(self, batches: &mut [SpanColumns], pricer: &Pricer) -> u64 {
         let mut unpriced = 0;
         for settled in self.settle() {
             let columns = &mut batches[settled.batch];
@@ -140,11 +143,11 @@ impl Roles {
             };
             columns.texts[const { slot("usage_role") }].set(settled.row, role);
             match settled.cost {
-                Some(Cost::Usd(usd)) => {
+                Some((Cost::Usd(usd), priced_by)) => {
                     columns.usds[const { slot("cost_usd") }].set(settled.row, usd);
-                    columns.texts[const { slot("price_source") }].set(settled.row, price_source.as_bytes());
+                    columns.texts[const { slot("price_source") }].set(settled.row, pricer.source(priced_by).as_bytes());
                 }
-                Some(Cost::Unknown) if settled.role == Role::Leaf => unpriced += 1,
+                Some((Cost::Unknown, _)) if settled.role == Role::Leaf => unpriced += 1,
                 _ => {}
             }
         }
@@ -319,7 +322,7 @@ impl Roles {
     fn is_better(&self, one: usize, other: usize) -> bool {
         let rank = |at: usize| {
             let Noted { id, note, .. } = &self.noted[at];
-            let priced = matches!(note.cost, Some(Cost::Usd(_)));
+            let priced = matches!(note.cost, Some((Cost::Usd(_), _)));
             (note.usage.is_none(), !priced, note.start_unix_nano, id.span)
         };
         rank(one) < rank(other)

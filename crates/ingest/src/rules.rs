@@ -10,8 +10,10 @@ mod providers;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use serde::Deserialize;
 use spanlake_schema::spans;
 use toml::Spanned;
@@ -146,7 +148,7 @@ pub(crate) struct Rules {
     pub(crate) emitters: Vec<Emitter>,
     pub(crate) providers: Providers,
     operations: Vec<Operation>,
-    operation_words: HashMap<String, usize>,
+    operation_words: HashMap<String, usize, FixedState>,
     span_names: Vec<SpanName>,
     names: Names,
     events: Vec<Event>,
@@ -229,7 +231,7 @@ impl Rules {
             emitters: Vec::new(),
             providers: Providers::default(),
             operations: Vec::new(),
-            operation_words: HashMap::new(),
+            operation_words: HashMap::default(),
             span_names: Vec::new(),
             names: Names::default(),
             events: Vec::new(),

@@ -51,6 +51,11 @@ impl Walker {
         Self { meaning }
     }
 
+    /// The version of the prices, for the log.
+    pub(crate) fn prices_version(&self) -> u32 {
+        self.meaning.pricer().version()
+    }
+
     /// The version of the rules, for the log.
     pub(crate) fn rules_version(&self) -> u32 {
         self.meaning.rules().version
@@ -131,7 +136,7 @@ impl<'a, 'w> Walk<'a, 'w> {
     fn finish(mut self) -> Walked {
         self.cut_batch();
         let roles = std::mem::take(&mut self.roles);
-        self.walked.unpriced_calls = roles.write(&mut self.full, self.meaning.pricer().source());
+        self.walked.unpriced_calls = roles.write(&mut self.full, self.meaning.pricer());
         for columns in std::mem::take(&mut self.full) {
             let (batch, repaired) = columns.finish();
             self.walked.stored += batch.num_rows() as u64;

@@ -35,6 +35,7 @@ mod otlp_answer;
 mod otlp_grpc;
 mod otlp_http;
 pub mod proto;
+mod reading;
 mod serve;
 mod shutdown;
 mod sql_http;

@@ -25,7 +25,7 @@ use crate::http_api::Api;
 use crate::listener::Listener;
 use crate::otlp_http::Receiver;
 use crate::shutdown::{Stop, stop_on_signals};
-use crate::{control, http_api, otlp_grpc, otlp_http};
+use crate::{control, http_api, otlp_grpc, otlp_http, reading};
 
 /// Time for requests under way to end.
 const REQUESTS_GRACE: Duration = Duration::from_secs(10);
@@ -44,6 +44,7 @@ pub(crate) struct ServeOptions {
 
 /// Runs a server until a signal ends it.
 pub(crate) async fn run(config: Config, options: ServeOptions) -> anyhow::Result<()> {
+    let decoder = reading::decoder(&config.ingest)?;
     let store = Store::open(&config.storage.store)?;
     let listeners = Listeners::bind(&config).await?;
     let addresses = listeners.addresses();
@@ -64,7 +65,7 @@ pub(crate) async fn run(config: Config, options: ServeOptions) -> anyhow::Result
     let serving = listeners.serve(&config, &gate, &stop, &store_url);
     // A signal during a long replay ends it: nothing was acknowledged yet, and the log still holds the rest.
     let services = tokio::select! {
-        services = open(&config, store, Arc::new(System)) => services?,
+        services = open(&config, store, decoder, Arc::new(System)) => services?,
         () = stop.requested() => return Ok(()),
     };
     let lake = Arc::clone(&services.lake);
@@ -104,7 +105,7 @@ async fn end(mut serving: JoinSet<()>, lake: &Lake) -> anyhow::Result<()> {
 }
 
 /// Opens everything behind the listeners.
-async fn open(config: &Config, store: Store, ambient: Arc<dyn Ambient>) -> anyhow::Result<Services> {
+async fn open(config: &Config, store: Store, decoder: Decoder, ambient: Arc<dyn Ambient>) -> anyhow::Result<Services> {
     let storage = &config.storage;
     let lake_options = LakeOptions {
         store,
@@ -118,13 +119,13 @@ async fn open(config: &Config, store: Store, ambient: Arc<dyn Ambient>) -> anyho
         retry_limit_bytes: storage.retry_limit_bytes,
         ambient: Arc::clone(&ambient),
     };
-    let lake = Lake::open(lake_options, Arc::new(Decoder::default())).await?;
+    let lake = Lake::open(lake_options, Arc::new(decoder.clone())).await?;
     let ingest_options = IngestOptions {
         message_limit_bytes: config.ingest.message_limit_bytes,
         in_flight_limit_bytes: config.ingest.in_flight_limit_bytes,
         ambient: Arc::clone(&ambient),
     };
-    let ingest = Ingest::new(Arc::clone(&lake), ingest_options);
+    let ingest = Ingest::new(Arc::clone(&lake), ingest_options).with_decoder(&decoder);
     let engine = QueryEngine::new(Arc::clone(&lake) as Arc<dyn TableSource>, query_options(&config.query))?;
     let rollups = Rollups::open(Arc::clone(&lake), Arc::clone(&engine), ambient).await.context("rollups")?;
     Ok(Services { lake, ingest, engine, rollups })

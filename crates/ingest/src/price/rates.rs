@@ -4,6 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use genai_prices::{Calculator, ErrorKind, PriceCalculation, PriceRequest, Usage, UsageKey};
 
+use super::catalogue::Catalogue;
 use super::provider::{Candidate, candidates};
 use super::{Call, Cost};
 
@@ -57,6 +58,8 @@ pub(super) struct Tokens {
     cache_read: i64,
     cache_write: i64,
     output: i64,
+    /// The part of the output that was thinking.
+    reasoning: i64,
 }
 
 impl Tokens {
@@ -67,6 +70,8 @@ impl Tokens {
             cache_read: call.cache_read_tokens.unwrap_or(0),
             cache_write: call.cache_write_tokens.unwrap_or(0),
             output: call.output_tokens.unwrap_or(0),
+            // More thinking than output is a contradiction of the producer's that does not change the price.
+            reasoning: call.reasoning_tokens.unwrap_or(0).clamp(0, call.output_tokens.unwrap_or(0).max(0)),
         };
         let cached = tokens.cache_read.checked_add(tokens.cache_write)?;
         let is_negative = tokens.cache_read < 0 || tokens.cache_write < 0 || tokens.output < 0;
@@ -84,6 +89,9 @@ impl Tokens {
         if self.cache_write > 0 {
             usage.insert(UsageKey::CACHE_WRITE_TOKENS, self.cache_write as f64);
         }
+        if self.reasoning > 0 {
+            usage.insert(UsageKey::OUTPUT_REASONING_TOKENS, self.reasoning as f64);
+        }
         usage
     }
 }
@@ -95,6 +103,8 @@ pub(super) enum Resolved {
     Unpriced,
     /// Every token costs the same.
     Linear(Rates),
+    /// The user's own catalogue has it.
+    Own(Rates),
     /// It has a price that depends on more than the question tells: it has to be asked for each call.
     Other { output_is_free: bool },
 }
@@ -102,22 +112,23 @@ pub(super) enum Resolved {
 /// Prices in units of 1e-18 US dollars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rates {
-    request: u64,
-    input: u64,
-    cache_read: u64,
-    cache_write: u64,
-    output: u64,
+    pub(super) request: u64,
+    pub(super) input: u64,
+    pub(super) cache_read: u64,
+    pub(super) cache_write: u64,
+    pub(super) output: u64,
+    pub(super) reasoning: u64,
 }
 
 /// Units of [`Rates`] in one of [`Cost::Usd`].
-const RATE_UNITS_PER_COST_UNIT: u64 = 1_000_000;
+pub(super) const RATE_UNITS_PER_COST_UNIT: u64 = 1_000_000;
 
 /// The first cost that `DECIMAL(18, 12)` cannot hold.
 const COST_UNITS_END: i128 = 1_000_000_000_000_000_000;
 
 impl Rates {
     pub(super) fn output_is_free(&self) -> bool {
-        self.output == 0
+        self.output == 0 && self.reasoning == 0
     }
 
     pub(super) fn cost(&self, tokens: &Tokens) -> Cost {
@@ -136,13 +147,14 @@ impl Rates {
         }
     }
 
-    fn parts(&self, tokens: &Tokens) -> [(u64, u64); 4] {
+    fn parts(&self, tokens: &Tokens) -> [(u64, u64); 5] {
         let uncached = tokens.input - tokens.cache_read - tokens.cache_write;
         [
             (self.input, uncached as u64),
             (self.cache_read, tokens.cache_read as u64),
             (self.cache_write, tokens.cache_write as u64),
-            (self.output, tokens.output as u64),
+            (self.output, (tokens.output - tokens.reasoning) as u64),
+            (self.reasoning, tokens.reasoning as u64),
         ]
     }
 
@@ -218,9 +230,12 @@ fn price(
     catalogue.calculate(&request)
 }
 
-/// Asks the catalogue for the rates.
-pub(super) fn resolve(catalogue: &Calculator, question: &Question<'_>) -> Resolved {
+/// Asks the catalogues for the rates, the user's own one first.
+pub(super) fn resolve(catalogue: &Calculator, own: Option<&Catalogue>, question: &Question<'_>) -> Resolved {
     let [start, _] = question.times_unix_nano();
+    if let Some(rates) = own.and_then(|own| own.rates(question.provider, question.model, start)) {
+        return Resolved::Own(rates);
+    }
     let none = Usage::new();
     let is_known = |candidate: &Candidate<'_>| match price(catalogue, candidate, question, &none, start) {
         Ok(_) => true,
@@ -259,16 +274,19 @@ impl Prober<'_> {
 
     /// The rates of prompts of `input` tokens, were all of them linear.
     fn rates(&self, input: i64, time_unix_nano: u64) -> Option<Rates> {
-        let nothing = Tokens { input: 0, cache_read: 0, cache_write: 0, output: 0 };
+        let nothing = Tokens { input: 0, cache_read: 0, cache_write: 0, output: 0, reasoning: 0 };
         let input_rate = |tokens| rate(self.price(&tokens, time_unix_nano)?.input_price, input);
         // Many tokens, so that the rate is told by all digits of the answer.
-        let with_output = self.price(&Tokens { input, output: 1_000_000, ..nothing }, time_unix_nano)?;
+        let with_output = Tokens { input, output: 1_000_000, ..nothing };
+        let with_reasoning = Tokens { reasoning: 1_000_000, ..with_output };
+        let output_rate = |tokens| rate(self.price(&tokens, time_unix_nano)?.output_price, 1_000_000);
         Some(Rates {
             request: rate(self.price(&nothing, time_unix_nano)?.total_price, 1)?,
             input: input_rate(Tokens { input, ..nothing })?,
             cache_read: input_rate(Tokens { input, cache_read: input, ..nothing })?,
             cache_write: input_rate(Tokens { input, cache_write: input, ..nothing })?,
-            output: rate(with_output.output_price, 1_000_000)?,
+            output: output_rate(with_output)?,
+            reasoning: output_rate(with_reasoning)?,
         })
     }
 
@@ -280,8 +298,10 @@ impl Prober<'_> {
             band => BANDS[usize::from(band) - 1] + 1,
         };
         let mixed = |input: i64| {
-            let plain = Tokens { input, cache_read: 0, cache_write: 0, output: 0 };
-            let cached = Tokens { cache_read: input / 3, cache_write: input / 5, output: input / 7 + 1, ..plain };
+            let plain = Tokens { input, cache_read: 0, cache_write: 0, output: 0, reasoning: 0 };
+            let output = input / 7 + 1;
+            let cached =
+                Tokens { cache_read: input / 3, cache_write: input / 5, output, reasoning: output / 3, ..plain };
             [plain, cached]
         };
         let probes = [start, start + (end - start) / 2, end].map(mixed);
@@ -346,9 +366,16 @@ mod tests {
 
     #[test]
     fn sums_are_exact_and_rounded_half_to_even() {
-        let rates = Rates { input: 500_000, cache_read: 499_999, cache_write: 1, output: 1_000_000, request: 0 };
+        let rates =
+            Rates { input: 500_000, cache_read: 499_999, cache_write: 1, output: 1_000_000, ..Rates::default() };
         let cost = |input, cache_read, cache_write, output| {
-            rates.cost(&Tokens { input: input + cache_read + cache_write, cache_read, cache_write, output })
+            rates.cost(&Tokens {
+                input: input + cache_read + cache_write,
+                cache_read,
+                cache_write,
+                output,
+                reasoning: 0,
+            })
         };
         assert_eq!(cost(1, 0, 0, 0), Cost::Usd(0));
         assert_eq!(cost(3, 0, 0, 0), Cost::Usd(2));
@@ -363,7 +390,7 @@ mod tests {
     #[test]
     fn large_sums_are_as_exact_as_small_ones() {
         let rates = Rates { input: 500_000, output: 10_000_000_000_000, ..Rates::default() };
-        let cost = |input, output| rates.cost(&Tokens { input, cache_read: 0, cache_write: 0, output });
+        let cost = |input, output| rates.cost(&Tokens { input, cache_read: 0, cache_write: 0, output, reasoning: 0 });
         let large = 4_000_000_000;
         assert_eq!(cost(1, large), Cost::Usd(40_000_000_000_000_000));
         assert_eq!(cost(3, large), Cost::Usd(40_000_000_000_000_002));
@@ -371,7 +398,7 @@ mod tests {
         assert_eq!(cost(0, 100_000_000_000), Cost::OutOfRange);
         assert_eq!(cost(i64::MAX, i64::MAX), Cost::OutOfRange);
         let dear = Rates { input: u64::MAX, output: u64::MAX, ..Rates::default() };
-        let all = Tokens { input: i64::MAX, cache_read: 0, cache_write: 0, output: i64::MAX };
+        let all = Tokens { input: i64::MAX, cache_read: 0, cache_write: 0, output: i64::MAX, reasoning: 0 };
         assert_eq!(dear.cost(&all), Cost::OutOfRange);
     }
 

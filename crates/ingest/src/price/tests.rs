@@ -171,6 +171,7 @@ proptest! {
             output_tokens: Some(output),
             cache_read_tokens: share(read),
             cache_write_tokens: share(write),
+            reasoning_tokens: None,
         };
         let expected = price_by_library(Calculator::bundled(), library_provider, library_model, &call)
             .unwrap_or_else(|| panic!("the catalogue does not know {model:?}"));
@@ -376,4 +377,154 @@ fn the_source_is_the_catalogue_that_is_built_in() {
         include_str!("../../../../Cargo.lock").replace("\r\n", "\n").contains(&locked),
         "the catalogue is another one than {SOURCE}: correct the name and raise PRICES_VERSION"
     );
+}
+
+/// Prices of 2023, in US dollars for a thousand tokens, as an article has them.
+const OF_2023: &str = r#"
+name = "article of 2023"
+[[price]]
+model = "gpt-4"
+provider = "openai"
+per_tokens = 1000
+input = "0.03"
+output = "0.06"
+[[price]]
+model = "gpt-4-32k"
+per_tokens = 1000
+input = 0.06
+output = 0.12
+[[price]]
+model = "gpt-3.5-turbo"
+per_tokens = 1000
+input = 0.002
+output = 0.002
+[[price]]
+model = "*davinci*"
+per_tokens = 1000
+input = 0.02
+output = 0.02
+[[price]]
+model = "*curie*"
+per_tokens = 1000
+input = 0.002
+output = 0.002
+[[price]]
+model = "*babbage*"
+per_tokens = 1000
+input = 0.0005
+output = 0.0005
+[[price]]
+model = "*ada*"
+per_tokens = 1000
+input = 0.0004
+output = 0.0004
+"#;
+
+/// Scenario: a catalogue of the user's own with the prices of an article. Guarantee: every price of it is met to the last
+/// digit, it beats the built-in one, and what it does not have is priced by that.
+#[test]
+fn a_users_catalogue_comes_first() {
+    let pricer = Pricer::with_own("prices.toml", OF_2023).unwrap();
+    for (model, input, output) in [
+        ("gpt-4", 30_000_000_000, 60_000_000_000),
+        ("gpt-4-0314", 30_000_000_000, 60_000_000_000),
+        ("gpt-4-32k", 60_000_000_000, 120_000_000_000),
+        ("gpt-3.5-turbo", 2_000_000_000, 2_000_000_000),
+        ("gpt-3.5-turbo-0301", 2_000_000_000, 2_000_000_000),
+        ("davinci", 20_000_000_000, 20_000_000_000),
+        ("text-davinci-003", 20_000_000_000, 20_000_000_000),
+        ("text-curie-001", 2_000_000_000, 2_000_000_000),
+        ("babbage", 500_000_000, 500_000_000),
+        ("text-ada-001", 400_000_000, 400_000_000),
+    ] {
+        assert_eq!(pricer.price(&call("openai", model, 1_000, 0)), (Cost::Usd(input), PricedBy::Own), "{model}");
+        assert_eq!(pricer.price(&call("openai", model, 0, 1_000)), (Cost::Usd(output), PricedBy::Own), "{model}");
+    }
+    let built_in = call("openai", "gpt-4o", 1_000, 100);
+    assert_eq!(pricer.price(&built_in), (Cost::Usd(3_500_000_000), PricedBy::BuiltIn));
+    assert!(pricer.source(PricedBy::Own).starts_with("article of 2023 "));
+    assert_eq!(pricer.source(PricedBy::BuiltIn), SOURCE);
+    assert_ne!(pricer.version(), PRICES_VERSION);
+    assert_eq!(pricer.own_prices().len(), 7);
+}
+
+/// Scenario: own prices that change by the day, differ by provider, are told in another currency, and have rates for
+/// everything. Guarantee: each call is priced by its day and provider, by hand-checked sums.
+#[test]
+fn own_prices_follow_day_provider_and_currency() {
+    let own = r#"
+        [[currencies.EUR]]
+        usd = 1.10
+        [[currencies.EUR]]
+        valid_from = "2026-07-01"
+        usd = "1.20"
+        [[price]]
+        model = "house-*"
+        input = 1
+        output = 4
+        cache_read = 0.1
+        cache_write = 1.25
+        reasoning = 8
+        request = 0.001
+        [[price]]
+        model = "house-*"
+        valid_from = "2026-11-20"
+        input = 2
+        [[price]]
+        model = "house-*"
+        provider = "ollama"
+        input = 0
+        output = 0
+        [[price]]
+        model = "euro"
+        currency = "EUR"
+        input = 10
+        output = 10
+    "#;
+    let pricer = Pricer::with_own("own.toml", own).unwrap();
+    let before = Call {
+        time_unix_nano: DAY_NS - 1,
+        cache_read_tokens: Some(300_000),
+        cache_write_tokens: Some(200_000),
+        reasoning_tokens: Some(40_000),
+        ..call("acme", "house-7b", 1_000_000, 100_000)
+    };
+    // 0.5 + 0.03 + 0.25 for the input, 0.24 + 0.32 for the output, 0.001 for the request.
+    assert_eq!(pricer.price(&before), (Cost::Usd(1_341_000_000_000), PricedBy::Own));
+    let free_output = Call { output_tokens: None, time_unix_nano: DAY_NS, ..before };
+    assert_eq!(pricer.cost(&free_output), Cost::Usd(2_000_000_000_000));
+    assert_eq!(pricer.cost(&Call { provider: Some("ollama"), ..before }), Cost::Usd(0));
+    let euro = call("acme", "euro", 1_000_000, 0);
+    assert_eq!(pricer.cost(&euro), Cost::Usd(12_000_000_000_000));
+    let in_spring = Call { time_unix_nano: DAY_NS - 200 * 24 * 60 * MINUTE_NS, ..euro };
+    assert_eq!(pricer.cost(&in_spring), Cost::Usd(11_000_000_000_000));
+    assert_eq!(pricer.price(&call("acme", "elsewhere", 1, 1)), (Cost::Unknown, PricedBy::BuiltIn));
+    let shown = pricer.rates(Some("acme"), "house-7b", DAY_NS - 1).unwrap();
+    assert_eq!((shown.input, shown.reasoning, shown.request), (1_000_000_000_000, 8_000_000_000_000, 1_000_000_000));
+}
+
+/// Scenario: thinking that has a rate of its own. Guarantee: it is billed at that rate, elsewhere as the output it is.
+#[test]
+fn thinking_is_billed_as_the_catalogue_says() {
+    let pricer = Pricer::new();
+    let o3 = call("openai", "o3", 1_000, 1_000);
+    assert_eq!(pricer.cost(&Call { reasoning_tokens: Some(900), ..o3 }), pricer.cost(&o3));
+    let json = r#"[{"id": "acme", "name": "Acme", "api_pattern": "acme", "models": [
+        {"id": "deep", "match": {"equals": "deep"}, "prices":
+            {"input_mtok": 1, "output_mtok": 2, "output_reasoning_mtok": 5}}]}]"#;
+    let pricer = Pricer::with_catalogue(Box::leak(Box::new(Calculator::from_json(json).expect("a good catalogue"))));
+    let deep = Call { reasoning_tokens: Some(600), ..call("acme", "deep", 1_000, 1_000) };
+    assert_eq!(pricer.cost(&deep), Cost::Usd(1_000_000_000 + 800_000_000 + 3_000_000_000));
+}
+
+/// Scenario: the catalogue that the README shows. Guarantee: it is read, and prices what it says.
+#[test]
+fn the_catalogue_of_the_readme_is_good() {
+    let readme = include_str!("../../../../README.md");
+    let after = readme.split("## Prices of your own").nth(1).expect("has the section");
+    let text = after.split("```toml\n").nth(1).and_then(|text| text.split("```").next()).expect("has the example");
+    let pricer = Pricer::with_own("README.md", text).unwrap();
+    let azure = call("azure.ai.openai", "gpt-4o-2024-08-06", 1_000_000, 1_000_000);
+    assert_eq!(pricer.price(&azure), (Cost::Usd(10_500_000_000_000), PricedBy::Own));
+    assert_eq!(pricer.cost(&call("acme", "house-7b", 1_000_000, 0)), Cost::Usd(21_800_000_000));
 }

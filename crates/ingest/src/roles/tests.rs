@@ -1,5 +1,5 @@
 use super::{Note, Role, Roles};
-use crate::price::Cost;
+use crate::price::{Cost, PricedBy};
 use crate::rules::Class;
 
 struct Told {
@@ -16,7 +16,7 @@ fn told(span: u64, parent: u64, class: Class, usage: Option<(i64, i64)>) -> Told
         usage: usage.map(|(input, output)| (Some(input), Some(output))),
         start_unix_nano: 1_000 + span,
         end_unix_nano: 2_000 - span,
-        cost: usage.map(|_| Cost::Usd(1)),
+        cost: usage.map(|_| (Cost::Usd(1), PricedBy::BuiltIn)),
         ..Note::default()
     };
     Told { span, parent, scope: 1, models: ["gpt-4o", "gpt-4o-2024-08-06"], note }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use memchr::memmem::Finder;
+
 use super::Source;
 use super::file::{FileDocument, FileShape};
 
@@ -39,6 +41,8 @@ pub(crate) struct Document {
     pub(crate) dialect: u8,
     pub(crate) source: Source,
     pub(crate) always_json: bool,
+    /// The key that stands in every document that tells anything, where there is one: most need not be parsed.
+    pub(crate) key: Option<Finder<'static>>,
     pub(crate) root: Node,
     pub(crate) leaves: Vec<Leaf>,
     pub(crate) shapes: Vec<Condition>,
@@ -58,6 +62,7 @@ impl Document {
             dialect,
             source: if file.reported { Source::Reported } else { Source::RawUsage },
             always_json: file.always_json,
+            key: None,
             root: Node::default(),
             leaves: Vec::new(),
             shapes: Vec::new(),
@@ -69,7 +74,16 @@ impl Document {
             let shape = shape_of(&place.shape).ok_or_else(|| format!("there is no shape `{}`", place.shape))?;
             document.add_shape(&shape, &place.at, fact)?;
         }
+        document.key = document.only_key(file);
         Ok(document)
+    }
+
+    /// The last part of all its paths, where they agree and no shape adds others.
+    fn only_key(&self, file: &FileDocument) -> Option<Finder<'static>> {
+        let mut ends = file.facts.values().flatten().map(|path| path.trim_end_matches("[]").rsplit('.').next());
+        let first = ends.next()??;
+        let agree = file.shapes.is_empty() && !file.always_json && ends.all(|end| end == Some(first));
+        agree.then(|| Finder::new(first).into_owned())
     }
 
     fn add_shape(

@@ -194,3 +194,13 @@ fn mistakes_are_named_with_their_line() {
         assert!(error.starts_with(&format!("my.toml:{line}: ")) && error.contains(what), "{text}: {error}");
     }
 }
+
+/// Scenario: the rules that the README shows. Guarantee: they are read.
+#[test]
+fn the_rules_of_the_readme_are_good() {
+    let readme = include_str!("../../rules/README.md");
+    let text = readme.split("```toml\n").nth(1).and_then(|text| text.split("```").next()).expect("has the example");
+    let rules = Rules::with_file(Some(("README.md", text))).unwrap();
+    assert_eq!(readings(&rules, "acme.step.12.tokens_in"), ["input_tokens"]);
+    assert!(rules.emitters[0].is_about("acme.gateway", "1.9") && !rules.emitters[0].is_about("acme.gateway", "2.0"));
+}

@@ -3,6 +3,7 @@
 //! Exit codes: 0 all is well; 1 something failed; 2 wrong usage or configuration; 3 no server answers; 130 and 143 a second
 //! SIGINT or SIGTERM ended a server at once.
 
+mod prices;
 mod rollup;
 mod sql;
 
@@ -72,6 +73,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     match matches.subcommand() {
         Some(("serve", matches)) => serve(matches, None),
         Some(("demo", matches)) => serve(matches, Some(demo_options(matches)?)),
+        Some(("prices", matches)) => prices::run(matches),
         Some(("sql", matches)) => runtime()?.block_on(sql::run(matches)),
         Some(("rollup", matches)) => runtime()?.block_on(rollup::run(matches)),
         _ => {
@@ -171,6 +173,7 @@ pub fn command() -> Command {
         )
         .subcommand(sql::command())
         .subcommand(rollup::command())
+        .subcommand(prices::command())
         .subcommand(Command::new("version").about("Print the version"))
 }
 

@@ -208,6 +208,8 @@ fn complete(settings: Settings, machine: Machine, default_store: &str) -> Config
             message_limit_bytes: saturate(message_limit),
             in_flight_limit_bytes: saturate(in_flight_limit),
             otlp_path_prefixes: settings.otlp_path_prefixes.unwrap_or_default(),
+            dialects: settings.dialects,
+            prices: settings.prices,
         },
         query: QueryConfig {
             memory_limit_bytes: saturate(settings.query_memory_limit.unwrap_or(memory_quarter.max(128 * MIB))),

@@ -95,6 +95,10 @@ pub struct IngestConfig {
     pub in_flight_limit_bytes: usize,
     /// Further prefixes before `/v1/traces`, each with a leading and without a trailing slash.
     pub otlp_path_prefixes: Vec<String>,
+    /// A rules file of the user's own.
+    pub dialects: Option<PathBuf>,
+    /// A price catalogue of the user's own.
+    pub prices: Option<PathBuf>,
 }
 
 /// Answering SQL.
