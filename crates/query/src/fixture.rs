@@ -198,6 +198,7 @@ impl TableSource for Fixture {
             table: Arc::clone(table),
             snapshot: table.snapshot(),
             hot: hot.clone(),
+            spilled: Vec::new(),
         }))
     }
 }

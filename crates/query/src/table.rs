@@ -24,14 +24,16 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
-use object_store::ObjectMeta;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore};
 use spanlake_schema::DATE;
-use spanlake_storage::{Segment, Store, TableView};
+use spanlake_storage::{Segment, SpilledSegment, TableView};
 
 use crate::QueryError;
 use crate::prune::prune;
 
-/// One consistent view of a table, as DataFusion scans it: the segments of the snapshot and the hot batches beyond it.
+/// One consistent view of a table, as DataFusion scans it: the segments of the snapshot and the hot rows beyond it, in local
+/// files and in memory.
 #[derive(Debug)]
 pub(crate) struct ViewTable {
     view: TableView,
@@ -45,41 +47,71 @@ impl ViewTable {
     }
 
     /// The segments that the filters leave.
-    fn segments(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<Arc<Segment>>> {
+    fn prune(&self, state: &dyn Session, segments: &[Arc<Segment>], filters: &[Expr]) -> Result<Vec<Arc<Segment>>> {
         let predicate = conjunction(filters.to_vec())
             .map(|filter| state.create_physical_expr(filter, &DFSchema::try_from(Arc::clone(&self.schema))?))
             .transpose()?;
-        prune(&self.view.snapshot.segments, &self.schema, predicate)
+        prune(segments, &self.schema, predicate)
     }
 
     /// The committed rows: Parquet on the store, with `date` taken from the log.
-    fn cold(
+    fn cold(&self, state: &dyn Session, filters: &[Expr]) -> Result<Option<Files>> {
+        let segments = self.prune(state, &self.view.snapshot.segments, filters)?;
+        if segments.is_empty() {
+            return Ok(None);
+        }
+        let store = self.view.table.store();
+        let files = segments.iter().map(|segment| {
+            let location = self.view.table.object_path(&segment.path).map_err(QueryError::from)?;
+            Ok(partitioned_file(location, segment))
+        });
+        let files = files.collect::<Result<_>>()?;
+        Ok(Some(Files { url: store_url("store", store.url())?, objects: store.object_store(), files, segments }))
+    }
+
+    /// The rows that memory had no room for: Parquet on the local disk.
+    fn spilled(&self, state: &dyn Session, filters: &[Expr]) -> Result<Option<Files>> {
+        let segments: Vec<_> = self.view.spilled.iter().map(|spilled| Arc::clone(spilled.segment())).collect();
+        let segments = self.prune(state, &segments, filters)?;
+        let Some(first) = self.view.spilled.first().filter(|_| !segments.is_empty()) else { return Ok(None) };
+        // Pruning keeps the order.
+        let mut kept = segments.iter().peekable();
+        let is_kept =
+            |spilled: &&Arc<SpilledSegment>| kept.next_if(|kept| Arc::ptr_eq(kept, spilled.segment())).is_some();
+        let files = self.view.spilled.iter().filter(is_kept).map(|spilled| {
+            let location = Path::parse(&spilled.segment().path)?;
+            // The plan holds the file: it would go with the commit of its rows else, in the middle of a query.
+            Ok(partitioned_file(location, spilled.segment()).with_extension(Arc::clone(spilled)))
+        });
+        let files = files.collect::<Result<_>>()?;
+        let url = store_url("spill", &first.directory().to_string_lossy())?;
+        Ok(Some(Files { url, objects: first.object_store(), files, segments }))
+    }
+
+    fn scan_files(
         &self,
         state: &dyn Session,
-        segments: &[Arc<Segment>],
+        files: Files,
         projection: Option<&Vec<usize>>,
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let table = &self.view.table;
-        let store_url = store_url(table.store())?;
-        let objects = table.store().object_store();
-        state.runtime_env().register_object_store(store_url.as_ref(), Arc::clone(&objects));
+        let Files { url, objects, files, segments } = files;
+        state.runtime_env().register_object_store(url.as_ref(), Arc::clone(&objects));
 
         let (partition, file): (Vec<_>, Vec<_>) =
             self.schema.fields().iter().cloned().partition(|field| field.name() == DATE);
         let file_schema = Arc::new(Schema::new(file));
         let table_schema = TableSchema::builder(file_schema).with_table_partition_cols(partition).build();
         let projection = self.scan_projection(table_schema.table_schema(), projection)?;
-        let statistics = row_statistics(segments, table_schema.table_schema());
+        let statistics = row_statistics(&segments, table_schema.table_schema());
 
         let metadata_cache = state.runtime_env().cache_manager.get_file_metadata_cache();
         let readers = CachedParquetFileReaderFactory::new(objects, metadata_cache);
         let source = ParquetSource::new(table_schema)
             .with_table_parquet_options(state.table_options().parquet.clone())
             .with_parquet_file_reader_factory(Arc::new(readers));
-        let files = segments.iter().map(|segment| self.file(segment)).collect::<Result<Vec<_>>>()?;
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
-        let config = FileScanConfigBuilder::new(store_url, Arc::new(source))
+        let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups)
             .with_projection_indices(Some(projection))?
             .with_statistics(statistics)
@@ -99,18 +131,6 @@ impl ViewTable {
             }
         };
         wanted.iter().map(|index| Ok(scan.index_of(self.schema.field(*index).name())?)).collect()
-    }
-
-    fn file(&self, segment: &Segment) -> Result<PartitionedFile> {
-        let location = self.view.table.object_path(&segment.path).map_err(QueryError::from)?;
-        let meta = ObjectMeta {
-            location,
-            last_modified: DateTime::from_timestamp_millis(segment.modification_time_ms).unwrap_or_default(),
-            size: segment.size_bytes,
-            e_tag: None,
-            version: None,
-        };
-        Ok(PartitionedFile::new_from_meta(meta).with_partition_values(vec![ScalarValue::Date32(segment.date)]))
     }
 
     /// The rows in memory, spread over the partitions.
@@ -149,10 +169,9 @@ impl TableProvider for ViewTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let segments = self.segments(state, filters)?;
-        let mut parts = Vec::with_capacity(2);
-        if !segments.is_empty() {
-            parts.push(self.cold(state, &segments, projection, limit)?);
+        let mut parts = Vec::with_capacity(3);
+        for files in [self.cold(state, filters)?, self.spilled(state, filters)?].into_iter().flatten() {
+            parts.push(self.scan_files(state, files, projection, limit)?);
         }
         if self.view.hot.iter().any(|batch| batch.num_rows() > 0) {
             parts.push(self.hot(state, projection)?);
@@ -186,11 +205,30 @@ fn schema_of(view: &TableView) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// The name under which a plan finds the store again: private to this process, one a store.
-fn store_url(store: &Store) -> Result<ObjectStoreUrl> {
+/// Segments that lie on one store, and where.
+struct Files {
+    url: ObjectStoreUrl,
+    objects: Arc<dyn ObjectStore>,
+    files: Vec<PartitionedFile>,
+    segments: Vec<Arc<Segment>>,
+}
+
+fn partitioned_file(location: Path, segment: &Segment) -> PartitionedFile {
+    let meta = ObjectMeta {
+        location,
+        last_modified: DateTime::from_timestamp_millis(segment.modification_time_ms).unwrap_or_default(),
+        size: segment.size_bytes,
+        e_tag: None,
+        version: None,
+    };
+    PartitionedFile::new_from_meta(meta).with_partition_values(vec![ScalarValue::Date32(segment.date)])
+}
+
+/// The name under which a plan finds a store again: private to this process, one a store.
+fn store_url(kind: &str, address: &str) -> Result<ObjectStoreUrl> {
     let mut hasher = DefaultHasher::new();
-    store.url().hash(&mut hasher);
-    ObjectStoreUrl::parse(format!("spanlake://store-{:016x}", hasher.finish()))
+    address.hash(&mut hasher);
+    ObjectStoreUrl::parse(format!("spanlake://{kind}-{:016x}", hasher.finish()))
 }
 
 /// Row counts are exact where the log has one for each segment: COUNT(*) then reads nothing.

@@ -128,6 +128,12 @@ impl Page {
     fn lake(&mut self, stats: &LakeStats) {
         self.gauge("spanlake_hot_rows", "Rows in memory that wait for their flush.", stats.hot_rows);
         self.gauge("spanlake_hot_bytes", "Bytes of rows in memory that wait for their flush.", stats.hot_bytes);
+        let help = "Rows in spill files that wait for their flush, because memory had no room for them.";
+        self.gauge("spanlake_spilled_rows", help, stats.spilled_rows);
+        self.gauge("spanlake_spilled_bytes", "Bytes of spill files.", stats.spilled_bytes);
+        self.counter("spanlake_spills_total", "Times that rows went to spill files.", stats.spills_total);
+        let help = "Times that rows could not go to a spill file, and stayed in memory.";
+        self.counter("spanlake_spill_failures_total", help, stats.spill_failures_total);
         self.gauge("spanlake_wal_bytes", "Bytes of write-ahead log not yet freed.", stats.wal_bytes);
         self.counter("spanlake_wal_frames_total", "Frames written to the log and synced.", stats.wal_frames_total);
         self.counter("spanlake_wal_syncs_total", "Syncs of the log.", stats.wal_syncs_total);

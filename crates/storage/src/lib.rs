@@ -10,7 +10,8 @@
 //! - [`Lake::append`] returns only after its frame is in the log and synced.
 //! - Each table commits its files together with an application transaction (writer id and shard, log position), so a row
 //!   is committed exactly once, however often a flush is retried.
-//! - A [`TableView`] is one snapshot and the hot batches beyond that snapshot's position: no row twice, none missing.
+//! - A [`TableView`] is one snapshot and the hot rows beyond that snapshot's position, in memory and in spill files: no row
+//!   twice, none missing.
 //! - Every buffer is bounded in bytes; at the bound [`ErrorKind::Full`] pushes back.
 //!
 //! **Units.** Sizes are bytes, positions are per-shard frame numbers from 1, times are UTC.
@@ -76,7 +77,9 @@ pub mod wal;
 
 pub use delta::{AddFile, AppTransaction, Commit, CommitOutcome, Segment, Snapshot, Table};
 pub use error::{Error, ErrorKind, Result};
-pub use lake::{Decode, Entry, Frame, Lake, LakeOptions, LakeStats, ReadOnlyLake, Receipt, TableSource, TableView};
+pub use lake::{
+    Decode, Entry, Frame, Lake, LakeOptions, LakeStats, ReadOnlyLake, Receipt, SpilledSegment, TableSource, TableView,
+};
 pub use store::Store;
 
 /// A frame's place in the write-ahead log of one shard: 1, 2, 3, … without gaps.

@@ -332,7 +332,7 @@ impl Job {
         statement: &str,
         parameters: Parameters,
     ) -> Result<SendableRecordBatchStream, QueryError> {
-        let view = TableView { table: Arc::clone(table), snapshot, hot: Vec::new() };
+        let view = TableView { table: Arc::clone(table), snapshot, hot: Vec::new(), spilled: Vec::new() };
         self.engine.sql_over(Arc::new(Pinned(view)), &self.tenant, statement, parameters, BOUNDS).await
     }
 

@@ -62,7 +62,7 @@ impl TableSource for One {
 
     async fn view(&self, _tenant: &str, _table: &str) -> spanlake_storage::Result<Option<TableView>> {
         let hot = vec![batch(self.0.spec(), &["hot"])];
-        Ok(Some(TableView { table: Arc::clone(&self.0), snapshot: self.0.snapshot(), hot }))
+        Ok(Some(TableView { table: Arc::clone(&self.0), snapshot: self.0.snapshot(), hot, spilled: Vec::new() }))
     }
 }
 

@@ -47,6 +47,10 @@ impl Budget {
         self.used_bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
 
+    pub(super) fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
     pub(super) fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Ordering::Acquire)
     }

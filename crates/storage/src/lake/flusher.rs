@@ -8,7 +8,7 @@ use futures::{StreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
-use super::hot::Part;
+use super::hot::{Content, Part};
 use crate::{AddFile, AppTransaction, Commit, CommitOutcome, Error, ErrorKind, Position, Result, Table, segment};
 
 /// Tables that are written at once.
@@ -124,9 +124,14 @@ impl Flusher {
             };
             let parts = shared.hot.seal(busy);
             self.jobs.extend(parts.into_iter().map(|part| self.job(part)).collect::<Result<Vec<_>>>()?);
+            let had_jobs = !self.jobs.is_empty();
             self.run_jobs().await?;
             if shared.hot.committed_position() >= end {
                 return Ok(shared.publish_progress());
+            }
+            if !had_jobs {
+                // All that is left is on its way into files.
+                shared.spill_ended.notified().await;
             }
         }
     }
@@ -186,11 +191,13 @@ impl Job {
     }
 
     async fn write_segments(&self, shared: &Shared) -> Result<Vec<AddFile>> {
-        let batches: Vec<RecordBatch> = self.part.batches.iter().map(|hot| hot.batch.clone()).collect();
-        // A name is never used again, not even by a copy of this log.
-        let nonce = shared.options.ambient.random_u128() as u64;
-        let name = format!("{:020}-{:06}-{nonce:016x}", self.part.position, shared.epoch);
-        segment::write(&self.table, &batches, &name).await
+        match &self.part.content {
+            Content::InMemory(batches) => {
+                let batches: Vec<RecordBatch> = batches.iter().map(|hot| hot.batch.clone()).collect();
+                segment::write(&self.table, &batches, &shared.segment_name(self.part.position)).await
+            }
+            Content::Spilled(spilled) => spilled.upload(&self.table).await,
+        }
     }
 
     async fn commit(&mut self, shared: &Shared, adds: Vec<AddFile>) -> Result<()> {

@@ -3,31 +3,38 @@
 //! Batches of a table lie in the order of their log positions. A flush takes a prefix of them, up to a position that is
 //! *sealed* before it starts: small batches are merged only beyond that position. So every batch lies either wholly
 //! within a commit or wholly beyond it, and a view can tell by one comparison.
+//!
+//! Beyond their share of memory the batches behind that prefix are sealed too and become a file (`spill.rs`), which takes
+//! their place at once: rows that no commit holds are in memory or in one such file.
+//!
+//! ```text
+//! positions ─►  [taken by a flush] [file] [file] [being spilled] [in memory, mergeable]
+//! ```
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use arrow::array::{Array, ArrayData};
-use arrow::compute::concat_batches;
 use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
 
 use super::budget::Budget;
-use crate::{Error, ErrorKind, Position, Result};
+use super::merge::{MERGE_BATCHES, MergeRun, small_run};
+use super::spill::SpilledPart;
+use crate::Position;
 
 /// A flush of one table writes at most this many days, so that far-off clocks do not make a folder each at once.
 pub(super) const DATES_MAX: usize = 8;
-/// This many adjacent small batches are merged into one.
-const MERGE_BATCHES: usize = 32;
-/// What counts as small, by turns: a row is copied at most once for each of these. The 512 spans that SDKs send at once
-/// are not small: copying them again would cost as much as reading them did.
-const MERGE_TIERS_ROWS: [usize; 2] = [32, 256];
-/// A merged batch is closed at this many rows or bytes.
-const MERGED_ROWS: usize = 8192;
-const MERGED_BYTES: u64 = 16 << 20;
-/// What an array costs beside its buffers.
-const ARRAY_OVERHEAD_BYTES: u64 = 128;
+/// Beyond this part of the limit rows are spilled: one half, so that requests find room meanwhile.
+const SHARE: u64 = 2;
+/// The parts of the limit that one commit of a table takes from memory at most, that one file takes, and below which a file
+/// is not worth it.
+const FLUSH_SHARE: u64 = 4;
+const PART_SHARE: u64 = 8;
+const SMALL_SHARE: u64 = 32;
+/// A file takes no more bytes of rows than this either; encoded they are in memory once more when it is uploaded.
+const PART_BYTES_MAX: u64 = 128 << 20;
 
 /// Rows for one table, checked and measured.
 #[derive(Clone, Debug)]
@@ -45,8 +52,8 @@ pub(super) struct HotBatch {
     pub(super) first: Position,
     pub(super) last: Position,
     pub(super) batch: RecordBatch,
-    bytes: u64,
-    dates: Vec<i32>,
+    pub(super) bytes: u64,
+    pub(super) dates: Vec<i32>,
 }
 
 /// The hot rows of one table up to a position, to be committed at once.
@@ -56,28 +63,59 @@ pub(super) struct Part {
     pub(super) table: &'static str,
     /// Once this is committed, all rows of the table up to here are.
     pub(super) position: Position,
-    pub(super) batches: Vec<Arc<HotBatch>>,
+    pub(super) content: Content,
+}
+
+/// Where the rows of a part are.
+#[derive(Clone, Debug)]
+pub(super) enum Content {
+    InMemory(Vec<Arc<HotBatch>>),
+    Spilled(Arc<SpilledPart>),
 }
 
 impl Part {
     pub(super) fn rows(&self) -> u64 {
-        self.batches.iter().map(|hot| hot.batch.num_rows() as u64).sum()
+        match &self.content {
+            Content::InMemory(batches) => rows_of(batches),
+            Content::Spilled(spilled) => spilled.rows,
+        }
     }
 }
 
-/// Small neighbours, to be made one batch.
+/// Rows of one table that are to become a file: the first ones that are in memory and that no flush has taken.
 #[derive(Debug)]
-pub(super) struct MergeRun {
-    tenant: String,
-    table: &'static str,
-    batches: Vec<Arc<HotBatch>>,
+pub(super) struct SpillRun {
+    pub(super) tenant: String,
+    pub(super) table: &'static str,
+    pub(super) batches: Vec<Arc<HotBatch>>,
+    /// What the queue's seal was before.
+    sealed_before: Position,
+}
+
+impl SpillRun {
+    pub(super) fn rows(&self) -> u64 {
+        rows_of(&self.batches)
+    }
+
+    /// The positions of the first and the last row.
+    pub(super) fn positions(&self) -> (Position, Position) {
+        (self.batches.first().map_or(0, |batch| batch.first), self.batches.last().map_or(0, |batch| batch.last))
+    }
+}
+
+fn rows_of(batches: &[Arc<HotBatch>]) -> u64 {
+    batches.iter().map(|hot| hot.batch.num_rows() as u64).sum()
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     batches: VecDeque<Arc<HotBatch>>,
-    /// The position up to which a flush has taken batches.
+    /// Files, in order. Batches before them are taken by a flush.
+    spilled: VecDeque<Arc<SpilledPart>>,
+    /// The position up to which a flush or a spill has taken batches.
     sealed: Position,
+    /// Whether the last batches before that position are on their way into a file.
+    is_spilling: bool,
     /// Batches pushed since the queue was last looked at for merging.
     unexamined: usize,
 }
@@ -89,6 +127,7 @@ struct State {
     last: Position,
     rows: u64,
     bytes: u64,
+    spilled_rows: u64,
     /// Since when there are frames that no flush has taken, and the bytes of their rows.
     waiting_since: Option<Instant>,
     waiting_bytes: u64,
@@ -100,6 +139,8 @@ pub(super) struct HotStore {
     state: Mutex<State>,
     /// Bytes of hot batches and of those on the way through the log.
     pub(super) budget: Arc<Budget>,
+    /// Set where a request found no room: some is made for it even within the share.
+    is_pressed: AtomicBool,
 }
 
 /// What the flusher goes by.
@@ -111,7 +152,7 @@ pub(super) struct Waiting {
 
 impl HotStore {
     pub(super) fn new(budget: Arc<Budget>) -> Self {
-        Self { state: Mutex::default(), budget }
+        Self { state: Mutex::default(), budget, is_pressed: AtomicBool::new(false) }
     }
 
     /// Makes the rows of consecutive frames visible, the first of which has this position. Their bytes are in the budget
@@ -131,11 +172,12 @@ impl HotStore {
         state.last = state.last.max(last);
     }
 
-    /// The batches of a table, in order.
-    pub(super) fn batches(&self, tenant: &str, table: &str) -> Vec<Arc<HotBatch>> {
+    /// The batches and files of a table at one moment, in order.
+    pub(super) fn rows(&self, tenant: &str, table: &str) -> (Vec<Arc<HotBatch>>, Vec<Arc<SpilledPart>>) {
         let state = self.state.lock();
         let queue = state.queues.get(tenant).and_then(|tables| tables.get(table));
-        queue.map(|queue| queue.batches.iter().cloned().collect()).unwrap_or_default()
+        let rows = |queue: &Queue| (queue.batches.iter().cloned().collect(), queue.spilled.iter().cloned().collect());
+        queue.map(rows).unwrap_or_default()
     }
 
     pub(super) fn waiting(&self) -> Option<Waiting> {
@@ -146,12 +188,12 @@ impl HotStore {
     /// What the next commit of each table takes, but of those that are busy with an earlier one.
     pub(super) fn seal(&self, busy: impl Fn(&str, &str) -> bool) -> Vec<Part> {
         let mut state = self.state.lock();
-        let last = state.last;
+        let (last, bytes_max) = (state.last, self.budget.limit_bytes() / FLUSH_SHARE);
         let mut parts = Vec::new();
         for (tenant, queues) in &mut state.queues {
             for (table, queue) in queues.iter_mut().filter(|(table, _)| !busy(tenant, table)) {
-                if let Some((position, batches)) = queue.seal(last) {
-                    parts.push(Part { tenant: tenant.clone(), table, position, batches });
+                if let Some((position, content)) = queue.seal(last, bytes_max) {
+                    parts.push(Part { tenant: tenant.clone(), table, position, content });
                 }
             }
         }
@@ -172,22 +214,88 @@ impl HotStore {
             state.bytes -= batch.bytes;
             self.budget.give_back(batch.bytes);
         }
+        while let Some(spilled) = queue.spilled.pop_front_if(|spilled| spilled.last <= part.position) {
+            state.spilled_rows -= spilled.rows;
+        }
     }
 
     /// The position up to which every row is committed.
     pub(super) fn committed_position(&self) -> Position {
         let state = self.state.lock();
-        let fronts = state.queues.values().flat_map(BTreeMap::values).filter_map(|queue| queue.batches.front());
-        fronts.map(|batch| batch.first - 1).min().unwrap_or(state.last)
+        let fronts = state.queues.values().flat_map(BTreeMap::values).filter_map(Queue::first);
+        fronts.map(|first| first - 1).min().unwrap_or(state.last)
     }
 
     pub(super) fn last_position(&self) -> Position {
         self.state.lock().last
     }
 
+    /// Rows in memory and their bytes.
     pub(super) fn rows_and_bytes(&self) -> (u64, u64) {
         let state = self.state.lock();
         (state.rows, state.bytes)
+    }
+
+    pub(super) fn spilled_rows(&self) -> u64 {
+        self.state.lock().spilled_rows
+    }
+
+    /// Whether rows should make room: more bytes are in use than the share, or a request found none.
+    pub(super) fn wants_spilling(&self) -> bool {
+        self.budget.used_bytes() > self.budget.limit_bytes() / SHARE || self.is_pressed.load(Ordering::Relaxed)
+    }
+
+    /// A request found no room.
+    pub(super) fn press(&self) {
+        self.is_pressed.store(true, Ordering::Relaxed);
+    }
+
+    /// What is to become a file now, if anything: of the table that has most in memory, as a flush takes it. Nothing of
+    /// it changes until [`HotStore::spilled`] or [`HotStore::not_spilled`].
+    pub(super) fn next_spill(&self) -> Option<SpillRun> {
+        let (used, limit) = (self.budget.used_bytes(), self.budget.limit_bytes());
+        let pressed = self.is_pressed.swap(false, Ordering::Relaxed) || used > limit - limit / SMALL_SHARE;
+        if !pressed && used <= limit / SHARE {
+            return None;
+        }
+        let least = if pressed { 1 } else { limit / SMALL_SHARE };
+        let mut state = self.state.lock();
+        let queues = state.queues.iter_mut().flat_map(|(tenant, tables)| {
+            tables.iter_mut().map(move |(table, queue)| (tenant, *table, queue.spillable_bytes(), queue))
+        });
+        let (tenant, table, bytes, queue) = queues.max_by_key(|(_, _, bytes, _)| *bytes)?;
+        if bytes < least.max(1) {
+            return None;
+        }
+        let sealed_before = queue.sealed;
+        let batches = queue.take_spill((limit / PART_SHARE).min(PART_BYTES_MAX))?;
+        Some(SpillRun { tenant: tenant.clone(), table, batches, sealed_before })
+    }
+
+    /// Puts a file in the place of its rows.
+    pub(super) fn spilled(&self, run: &SpillRun, part: SpilledPart) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let queue = state.queues.get_mut(&run.tenant).and_then(|tables| tables.get_mut(run.table));
+        let queue = queue.expect("invariant: a queue that is being spilled stays");
+        let start = queue.batches.partition_point(|batch| batch.first < part.first);
+        for batch in queue.batches.drain(start..start + run.batches.len()) {
+            state.rows -= batch.batch.num_rows() as u64;
+            state.bytes -= batch.bytes;
+            self.budget.give_back(batch.bytes);
+        }
+        state.spilled_rows += part.rows;
+        queue.spilled.push_back(Arc::new(part));
+        queue.is_spilling = false;
+    }
+
+    /// The rows stay in memory.
+    pub(super) fn not_spilled(&self, run: &SpillRun) {
+        let mut state = self.state.lock();
+        if let Some(queue) = state.queues.get_mut(&run.tenant).and_then(|tables| tables.get_mut(run.table)) {
+            queue.sealed = run.sealed_before;
+            queue.is_spilling = false;
+        }
     }
 
     /// Whether enough batches came in to look for small ones.
@@ -255,115 +363,69 @@ impl State {
 }
 
 impl Queue {
-    /// The batches at the front that one commit takes, and the position that it reaches.
-    fn seal(&mut self, last: Position) -> Option<(Position, Vec<Arc<HotBatch>>)> {
-        let mut dates: BTreeSet<i32> = BTreeSet::new();
-        let mut taken = 0;
-        for (index, batch) in self.batches.iter().enumerate() {
-            // The rows of one frame may lie in several batches; they are committed together.
-            let same_frame = index > 0 && self.batches[index - 1].last == batch.first;
-            dates.extend(&batch.dates);
-            if dates.len() > DATES_MAX && index > 0 && !same_frame {
-                break;
-            }
-            taken = index + 1;
+    /// What one commit takes from the front, and the position that it reaches.
+    fn seal(&mut self, last: Position, bytes_max: u64) -> Option<(Position, Content)> {
+        if let Some(spilled) = self.spilled.front() {
+            return Some((spilled.last, Content::Spilled(Arc::clone(spilled))));
         }
+        if self.is_spilling {
+            return None;
+        }
+        let taken = run_length(self.batches.iter(), bytes_max);
         let front = self.batches.range(..taken).cloned().collect::<Vec<_>>();
         let end = front.last()?.last;
         let position = if taken == self.batches.len() { last } else { end };
         self.sealed = position;
-        Some((position, front))
+        Some((position, Content::InMemory(front)))
+    }
+
+    /// Where the batches begin that neither a flush nor a spill has taken.
+    fn unsealed(&self) -> usize {
+        self.batches.partition_point(|batch| batch.first <= self.sealed)
+    }
+
+    fn spillable_bytes(&self) -> u64 {
+        if self.is_spilling { 0 } else { self.batches.range(self.unsealed()..).map(|batch| batch.bytes).sum() }
+    }
+
+    fn take_spill(&mut self, bytes_max: u64) -> Option<Vec<Arc<HotBatch>>> {
+        let start = self.unsealed();
+        let length = run_length(self.batches.range(start..), bytes_max);
+        let run = self.batches.range(start..start + length).cloned().collect::<Vec<_>>();
+        self.sealed = run.last()?.last;
+        self.is_spilling = true;
+        Some(run)
+    }
+
+    /// The first position that has rows.
+    fn first(&self) -> Option<Position> {
+        let in_memory = self.batches.front().map(|batch| batch.first);
+        let spilled = self.spilled.front().map(|spilled| spilled.first);
+        in_memory.into_iter().chain(spilled).min()
     }
 
     fn has_unsealed(&self) -> bool {
-        self.batches.back().is_some_and(|batch| batch.last > self.sealed)
+        !self.spilled.is_empty() || self.batches.back().is_some_and(|batch| batch.last > self.sealed)
     }
 
     fn small_run(&self) -> Option<Vec<Arc<HotBatch>>> {
-        MERGE_TIERS_ROWS.iter().find_map(|tier_rows| {
-            let mut run = Run::default();
-            for batch in self.batches.iter().filter(|batch| batch.first > self.sealed) {
-                if !run.takes(batch, *tier_rows) {
-                    if run.batches.len() >= MERGE_BATCHES {
-                        break;
-                    }
-                    run = Run::default();
-                    if !run.takes(batch, *tier_rows) {
-                        continue;
-                    }
-                }
-                run.add(batch);
-            }
-            (run.batches.len() >= MERGE_BATCHES).then_some(run.batches)
-        })
+        small_run(self.batches.range(self.unsealed()..))
     }
 }
 
-#[derive(Default)]
-struct Run {
-    batches: Vec<Arc<HotBatch>>,
-    dates: BTreeSet<i32>,
-    rows: usize,
-    bytes: u64,
-}
-
-impl Run {
-    fn takes(&self, batch: &HotBatch, tier_rows: usize) -> bool {
-        let new_dates = batch.dates.iter().filter(|date| !self.dates.contains(date)).count();
-        batch.batch.num_rows() < tier_rows
-            && self.rows + batch.batch.num_rows() <= MERGED_ROWS
-            && self.bytes + batch.bytes <= MERGED_BYTES
-            && self.dates.len() + new_dates <= DATES_MAX
+/// How many batches one commit takes: whole frames, up to so many bytes and days, at least one frame.
+fn run_length<'a>(batches: impl Iterator<Item = &'a Arc<HotBatch>>, bytes_max: u64) -> usize {
+    let mut dates: BTreeSet<i32> = BTreeSet::new();
+    let (mut length, mut bytes, mut end) = (0, 0, None);
+    for batch in batches {
+        // The rows of one frame may lie in several batches; they are committed together.
+        let same_frame = end == Some(batch.first);
+        dates.extend(&batch.dates);
+        bytes += batch.bytes;
+        if length > 0 && !same_frame && (dates.len() > DATES_MAX || bytes > bytes_max) {
+            break;
+        }
+        (length, end) = (length + 1, Some(batch.last));
     }
-
-    fn add(&mut self, batch: &Arc<HotBatch>) {
-        self.rows += batch.batch.num_rows();
-        self.bytes += batch.bytes;
-        self.dates.extend(&batch.dates);
-        self.batches.push(Arc::clone(batch));
-    }
-}
-
-impl MergeRun {
-    /// CPU work: copies the rows of the run into one batch.
-    pub(super) fn merge(&self) -> Result<HotBatch> {
-        let [front, .., back] = self.batches.as_slice() else {
-            return Err(Error::new(ErrorKind::Invalid, "a merge of hot batches needs several"));
-        };
-        let batch = concat_batches(front.batch.schema_ref(), self.batches.iter().map(|hot| &hot.batch));
-        let batch = batch.map_err(|error| {
-            let message = format!("cannot merge hot batches of table {}/{}", self.tenant, self.table);
-            Error::new(ErrorKind::Invalid, message).with_source(error)
-        })?;
-        let dates: BTreeSet<i32> = self.batches.iter().flat_map(|hot| hot.dates.iter().copied()).collect();
-        let bytes = Meter::default().batch_bytes(&batch);
-        Ok(HotBatch { first: front.first, last: back.last, batch, bytes, dates: dates.into_iter().collect() })
-    }
-}
-
-/// Measures the memory that batches hold: whole allocations, each once, however many arrays share it.
-#[derive(Debug, Default)]
-pub(super) struct Meter {
-    seen: HashSet<usize>,
-}
-
-impl Meter {
-    /// The bytes that this batch holds beyond those measured before.
-    pub(super) fn batch_bytes(&mut self, batch: &RecordBatch) -> u64 {
-        batch.columns().iter().map(|column| self.array_bytes(&column.to_data())).sum()
-    }
-
-    fn array_bytes(&mut self, array: &ArrayData) -> u64 {
-        let nulls = array.nulls().map(|nulls| nulls.buffer());
-        let buffers: u64 = array
-            .buffers()
-            .iter()
-            .chain(nulls)
-            .filter(|buffer| self.seen.insert(buffer.data_ptr().as_ptr() as usize))
-            // A buffer over memory that Arrow did not allocate knows no capacity.
-            .map(|buffer| buffer.capacity().max(buffer.len()) as u64)
-            .sum();
-        let children: u64 = array.child_data().iter().map(|child| self.array_bytes(child)).sum();
-        ARRAY_OVERHEAD_BYTES + buffers + children
-    }
+    length
 }

@@ -3,8 +3,11 @@
 //! ```text
 //! append ─► admit (budget.rs) ─► log writer, one thread (writer.rs): frame ─► sync ─► hot batches (hot.rs) ─► answer
 //!                                                                                        │
-//! view ◄─ hot batches beyond the snapshot's transaction ∪ snapshot                       ▼
-//!                                             flusher, one task (flusher.rs): segments ─► one commit a table ─► log freed
+//! view ◄─ hot batches and spilled files beyond the snapshot's transaction ∪ snapshot     │
+//!           ▲                                                                            ▼
+//!         files beside the log ◄─ (beyond the share of memory) ─ spiller, one task (spill.rs)
+//!           ▼                                                                            ▼
+//!          flusher, one task (flusher.rs): segments ─► one commit a table, in order ─► log freed
 //! ```
 //!
 //! Each table commits its own position. Rows beyond a table's position are in the log, so that a start (open.rs) makes them
@@ -13,15 +16,21 @@
 mod budget;
 mod flusher;
 mod hot;
+mod merge;
+mod meter;
 mod open;
 mod read_only;
 mod retries;
+mod spill;
+mod stats;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use read_only::ReadOnlyLake;
+pub use spill::SpilledSegment;
+pub use stats::LakeStats;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,9 +47,11 @@ use tokio::task::JoinSet;
 
 use crate::wal::{Log, frame_bytes};
 use crate::{Error, ErrorKind, Position, Result, Snapshot, Store, Table};
-use budget::Budget;
-use hot::{HotBatch, HotStore};
+use budget::{Budget, Reservation};
+use hot::HotStore;
 use retries::{Claim, Claimed, Retries};
+use spill::SpillDirectory;
+use stats::Counters;
 use tables::Tables;
 use writer::{Bind, Pending, Queue, closed};
 
@@ -51,9 +62,11 @@ pub struct LakeOptions {
     pub store: Store,
     /// Where the write-ahead log lies: always a local directory.
     pub wal_dir: PathBuf,
-    /// Bytes of log beyond which appends are refused with [`crate::ErrorKind::Full`].
+    /// Bytes of log beyond which appends are refused with [`crate::ErrorKind::Full`]. Spilled rows take at most as much
+    /// again, below the log's directory.
     pub wal_limit_bytes: u64,
-    /// Bytes of hot batches beyond which appends are refused with [`crate::ErrorKind::Full`].
+    /// Bytes of hot batches beyond which appends are refused with [`crate::ErrorKind::Full`]. Beyond half of it rows are
+    /// spilled to local files.
     pub hot_limit_bytes: u64,
     /// How long a row stays hot at most, while the store answers.
     pub flush_interval: Duration,
@@ -110,7 +123,7 @@ pub trait Decode: Send + Sync {
     fn decode(&self, frame: &Frame, payload: &Bytes) -> Result<Vec<(&'static str, RecordBatch)>>;
 }
 
-/// One consistent view of a table: a snapshot, and the hot rows beyond it.
+/// One consistent view of a table: a snapshot, and the rows beyond it, in memory and in local files.
 #[derive(Clone, Debug)]
 pub struct TableView {
     /// The table.
@@ -119,6 +132,8 @@ pub struct TableView {
     pub snapshot: Arc<Snapshot>,
     /// Rows beyond the snapshot's log position, partition column included, in the table's schema.
     pub hot: Vec<RecordBatch>,
+    /// Further rows beyond it that memory had no room for. The files live as long as these are held.
+    pub spilled: Vec<Arc<SpilledSegment>>,
 }
 
 /// Where queries get their tables from: a running lake, or a store at rest.
@@ -131,49 +146,6 @@ pub trait TableSource: Send + Sync + std::fmt::Debug {
     async fn view(&self, tenant: &str, table: &str) -> Result<Option<TableView>>;
 }
 
-/// Counters and gauges of a lake.
-#[derive(Clone, Debug, Default)]
-pub struct LakeStats {
-    /// Rows waiting in memory for their flush.
-    pub hot_rows: u64,
-    /// Their bytes.
-    pub hot_bytes: u64,
-    /// Bytes of log not yet freed.
-    pub wal_bytes: u64,
-    /// Frames appended and synced.
-    pub wal_frames_total: u64,
-    /// Syncs of the log.
-    pub wal_syncs_total: u64,
-    /// Time spent in syncs.
-    pub wal_sync_seconds_total: f64,
-    /// The last durable position.
-    pub position: Position,
-    /// The position that every table has committed.
-    pub committed_position: Position,
-    /// Flushes that ended well.
-    pub flushes_total: u64,
-    /// Flushes that failed and are tried again.
-    pub flush_failures_total: u64,
-    /// Time spent encoding and writing segments.
-    pub flush_seconds_total: f64,
-    /// Time spent in commits.
-    pub commit_seconds_total: f64,
-    /// Rows committed.
-    pub committed_rows_total: u64,
-    /// Bytes of segments committed.
-    pub committed_bytes_total: u64,
-    /// The last flush error, while it lasts.
-    pub last_flush_error: Option<String>,
-    /// Requests that would be known if they came again.
-    pub retry_requests: u64,
-    /// Memory they take, at worst.
-    pub retry_bytes: u64,
-    /// Requests that were known and of which nothing was stored.
-    pub retry_repeats_total: u64,
-    /// Requests forgotten before their time, for want of memory.
-    pub retry_forgotten_total: u64,
-}
-
 /// What the parts of a lake share.
 #[derive(Debug)]
 struct Shared {
@@ -184,6 +156,7 @@ struct Shared {
     epoch: u64,
     tables: Tables,
     hot: HotStore,
+    spill: Arc<SpillDirectory>,
     log_budget: Arc<Budget>,
     retries: Option<Arc<Retries>>,
     queue: Queue,
@@ -192,6 +165,9 @@ struct Shared {
     /// Wakes the flusher when the first frame after a flush, or enough bytes, are there.
     flush_wanted: Notify,
     merge_wanted: Notify,
+    spill_wanted: Notify,
+    /// Rows that were on their way into a file are in it, or have stayed in memory.
+    spill_ended: Notify,
 }
 
 /// What has been committed, for those who wait for it.
@@ -199,15 +175,6 @@ struct Shared {
 struct Progress {
     committed: Position,
     ended: bool,
-}
-
-#[derive(Debug, Default)]
-struct Counters(Mutex<LakeStats>);
-
-impl Counters {
-    fn update(&self, update: impl FnOnce(&mut LakeStats)) {
-        update(&mut self.0.lock());
-    }
 }
 
 impl Shared {
@@ -224,6 +191,25 @@ impl Shared {
         if self.hot.wants_merging() {
             self.merge_wanted.notify_one();
         }
+        if self.hot.wants_spilling() {
+            self.spill_wanted.notify_one();
+        }
+    }
+
+    /// Takes bytes of memory for a request. Where there are none, rows are told to make room before it comes again.
+    fn reserve_memory(&self, bytes: u64) -> Result<Reservation> {
+        let reserved = self.hot.budget.reserve(bytes);
+        if reserved.is_err() {
+            self.hot.press();
+            self.spill_wanted.notify_one();
+        }
+        reserved
+    }
+
+    /// The name of segments that reach a position. It is never used again, not even by a copy of this log.
+    fn segment_name(&self, position: Position) -> String {
+        let nonce = self.options.ambient.random_u128() as u64;
+        format!("{position:020}-{:06}-{nonce:016x}", self.epoch)
     }
 
     /// Tells everyone what is committed by now, and frees the log up to there.
@@ -312,7 +298,7 @@ impl Lake {
         self.ensure_tenant(&entry.frame.tenant).await?;
         let rows = shared.tables.check(&entry)?;
         let (hot_bytes, payload_bytes) = (rows.iter().map(|rows| rows.bytes).sum::<u64>(), entry.payload.len());
-        let mut in_memory = shared.hot.budget.reserve(hot_bytes + payload_bytes as u64)?;
+        let mut in_memory = shared.reserve_memory(hot_bytes + payload_bytes as u64)?;
         let in_flight = in_memory.split(payload_bytes as u64);
         let in_log = shared.log_budget.reserve(frame_bytes(&entry.frame, payload_bytes))?;
         let (answer, answered) = oneshot::channel();
@@ -367,8 +353,9 @@ impl Lake {
     /// Counters and gauges.
     pub fn stats(&self) -> LakeStats {
         let shared = &self.shared;
-        let mut stats = shared.counters.0.lock().clone();
+        let mut stats = shared.counters.read();
         (stats.hot_rows, stats.hot_bytes) = shared.hot.rows_and_bytes();
+        (stats.spilled_rows, stats.spilled_bytes) = (shared.hot.spilled_rows(), shared.spill.used_bytes());
         stats.wal_bytes = shared.log_budget.used_bytes();
         stats.position = shared.hot.last_position();
         stats.committed_position = shared.progress.borrow().committed;
@@ -437,15 +424,16 @@ impl TableSource for Lake {
 }
 
 impl Shared {
-    /// Hot batches first, then the snapshot: what a commit takes out of the former between the two is in the latter.
+    /// Hot rows first, then the snapshot: what a commit takes out of the former between the two is in the latter.
     fn view(&self, tenant: &str, table: &str) -> Option<TableView> {
-        let hot = self.hot.batches(tenant, table);
+        let (hot, spilled) = self.hot.rows(tenant, table);
         let table = self.tables.get(tenant, table)?;
         let snapshot = table.snapshot();
         let committed = self.committed_in(&snapshot);
-        let beyond = |batch: &Arc<HotBatch>| (batch.first > committed).then(|| batch.batch.clone());
-        let hot = hot.iter().filter_map(beyond).collect();
-        Some(TableView { table, snapshot, hot })
+        let hot = hot.iter().filter(|batch| batch.first > committed).map(|batch| batch.batch.clone()).collect();
+        let spilled =
+            spilled.iter().filter(|part| part.first > committed).flat_map(|part| part.files.clone()).collect();
+        Some(TableView { table, snapshot, hot, spilled })
     }
 
     /// Up to which position of this log a snapshot holds all rows of its table.

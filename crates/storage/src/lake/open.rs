@@ -11,6 +11,7 @@ use super::budget::Budget;
 use super::flusher::{self, Flusher};
 use super::hot::HotStore;
 use super::retries::Retries;
+use super::spill::{self, SpillDirectory};
 use super::tables::Tables;
 use super::{Counters, Decode, Lake, LakeOptions, Progress, Running, Shared, writer};
 use crate::wal::{Disk, Log, LogAtRest, LogOptions, Replay};
@@ -46,7 +47,9 @@ async fn start(options: &LakeOptions, decoder: &Arc<dyn Decode>, disk: &Arc<dyn 
         ambient: Arc::clone(&options.ambient),
         disk: Arc::clone(disk),
     };
-    let mut at_rest = blocking(move || LogAtRest::open(log_options)).await?;
+    let (wal_dir, spill_limit) = (options.wal_dir.clone(), options.wal_limit_bytes);
+    let open = move || Ok((LogAtRest::open(log_options)?, SpillDirectory::open(&wal_dir, spill_limit)?));
+    let (mut at_rest, spill) = blocking(open).await?;
     check_store(&at_rest, options).await?;
     let tables = open_tables(&mut at_rest, &options.store).await?;
     let replay = blocking(move || at_rest.replay()).await?;
@@ -58,6 +61,7 @@ async fn start(options: &LakeOptions, decoder: &Arc<dyn Decode>, disk: &Arc<dyn 
         epoch: identity.epoch,
         tables,
         hot: HotStore::new(Budget::new("memory for rows on their way to the store", options.hot_limit_bytes)),
+        spill,
         log_budget: Budget::new("the write-ahead log", options.wal_limit_bytes),
         retries,
         queue: writer::Queue::default(),
@@ -65,6 +69,8 @@ async fn start(options: &LakeOptions, decoder: &Arc<dyn Decode>, disk: &Arc<dyn 
         progress: watch::Sender::new(Progress::default()),
         flush_wanted: Notify::new(),
         merge_wanted: Notify::new(),
+        spill_wanted: Notify::new(),
+        spill_ended: Notify::new(),
         options: options.clone(),
     });
     let committed = Committed::of(&shared);
@@ -185,11 +191,15 @@ async fn recover(
             replayed_rows += rows.iter().map(|rows| rows.batch.num_rows()).sum::<usize>();
             shared.hot.push(position, std::iter::once((tenant.as_str(), rows)));
         }
+        // Spilling needs no store that takes writes; where the disk refuses, the store has to.
+        if let Err(error) = spill::make_room(shared).await {
+            tracing::warn!(%error, "cannot spill rows of the write-ahead log");
+            if shared.hot.budget.is_exceeded() {
+                flusher.flush().await?;
+            }
+        }
         if chunk.at_end {
             break;
-        }
-        if shared.hot.budget.is_exceeded() {
-            flusher.flush().await?;
         }
     }
     let log = blocking(move || replay.finish()).await?;
@@ -263,6 +273,7 @@ impl Started {
         tasks.spawn(self.flusher.run(requests));
         tasks.spawn(flusher::merge_small_batches(Arc::clone(&shared)));
         tasks.spawn(flusher::refresh_tables(Arc::clone(&shared)));
+        tasks.spawn(spill::run(Arc::clone(&shared)));
         let running = parking_lot::Mutex::new(Some(Running { log_writer, tasks }));
         Ok(Arc::new(Lake { shared, flushes, running }))
     }

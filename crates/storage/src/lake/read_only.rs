@@ -40,6 +40,6 @@ impl TableSource for ReadOnlyLake {
     async fn view(&self, tenant: &str, table: &str) -> Result<Option<TableView>> {
         let Some(table) = self.tenants.get(tenant).and_then(|tables| tables.get(table)) else { return Ok(None) };
         let snapshot = table.refresh().await?;
-        Ok(Some(TableView { table: Arc::clone(table), snapshot, hot: Vec::new() }))
+        Ok(Some(TableView { table: Arc::clone(table), snapshot, hot: Vec::new(), spilled: Vec::new() }))
     }
 }

@@ -11,7 +11,8 @@ use parking_lot::RwLock;
 use spanlake_schema::{DATE, TABLES, TableSpec};
 
 use super::Entry;
-use super::hot::{Meter, Rows};
+use super::hot::Rows;
+use super::meter::Meter;
 use crate::{Error, ErrorKind, Result, Store, Table};
 
 const TENANT_BYTES_MAX: usize = 128;

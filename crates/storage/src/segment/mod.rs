@@ -57,13 +57,12 @@ pub async fn write(table: &Table, batches: &[RecordBatch], name: &str) -> Result
     .map_err(|error| Error::new(ErrorKind::Retry, format!("encoding of segment {name} ended")).with_source(error))??;
     let mut files = Vec::with_capacity(encoded.len());
     for (number, (date, encoded)) in encoded.into_iter().enumerate() {
-        let path = format!("{DATE}={}/{name}-{number}.zstd.parquet", format_date(date));
         let segment = Segment {
             size_bytes: encoded.bytes.len() as u64,
             date: Some(date),
             modification_time_ms: table.store().ambient().now_unix_micro() / 1_000,
             stats: Some(Arc::new(encoded.stats)),
-            path,
+            path: path(date, name, number),
         };
         upload(table, &segment.path, encoded.bytes).await?;
         files.push(AddFile { segment });
@@ -71,7 +70,13 @@ pub async fn write(table: &Table, batches: &[RecordBatch], name: &str) -> Result
     Ok(files)
 }
 
-async fn upload(table: &Table, path: &str, bytes: Bytes) -> Result<()> {
+/// Where the segment of a date lies below its table.
+pub(crate) fn path(date: i32, name: &str, number: usize) -> String {
+    format!("{DATE}={}/{name}-{number}.zstd.parquet", format_date(date))
+}
+
+/// Puts a segment's bytes where its path says. To put the same bytes again changes nothing.
+pub(crate) async fn upload(table: &Table, path: &str, bytes: Bytes) -> Result<()> {
     let objects = table.store().object_store();
     let path = table.object_path(path)?;
     let uploaded = if bytes.len() < MULTIPART_FROM_BYTES || table.store().local_root().is_some() {
@@ -127,7 +132,7 @@ fn check_columns(spec: &TableSpec, batch: &RecordBatch) -> Result<()> {
 }
 
 /// The batches of each date, in order of date. A batch of one date is passed on as it is.
-fn split_by_date(spec: &TableSpec, batches: &[RecordBatch]) -> Result<Vec<(i32, Vec<RecordBatch>)>> {
+pub(crate) fn split_by_date(spec: &TableSpec, batches: &[RecordBatch]) -> Result<Vec<(i32, Vec<RecordBatch>)>> {
     let mut parts = std::collections::BTreeMap::<i32, Vec<RecordBatch>>::new();
     for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
         check_columns(spec, batch)?;

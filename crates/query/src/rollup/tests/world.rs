@@ -36,7 +36,12 @@ impl TableSource for Committed {
 
     async fn view(&self, _tenant: &str, name: &str) -> spanlake_storage::Result<Option<TableView>> {
         let Some(table) = self.0.iter().find(|table| table.spec().name == name) else { return Ok(None) };
-        Ok(Some(TableView { table: Arc::clone(table), snapshot: table.refresh().await?, hot: Vec::new() }))
+        Ok(Some(TableView {
+            table: Arc::clone(table),
+            snapshot: table.refresh().await?,
+            hot: Vec::new(),
+            spilled: Vec::new(),
+        }))
     }
 }
 

@@ -1,0 +1,36 @@
+//! How much memory rows hold.
+
+use std::collections::HashSet;
+
+use arrow::array::{Array, ArrayData};
+use arrow::record_batch::RecordBatch;
+
+/// What an array costs beside its buffers.
+const ARRAY_OVERHEAD_BYTES: u64 = 128;
+
+/// Measures the memory that batches hold: whole allocations, each once, however many arrays share it.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    seen: HashSet<usize>,
+}
+
+impl Meter {
+    /// The bytes that this batch holds beyond those measured before.
+    pub(super) fn batch_bytes(&mut self, batch: &RecordBatch) -> u64 {
+        batch.columns().iter().map(|column| self.array_bytes(&column.to_data())).sum()
+    }
+
+    fn array_bytes(&mut self, array: &ArrayData) -> u64 {
+        let nulls = array.nulls().map(|nulls| nulls.buffer());
+        let buffers: u64 = array
+            .buffers()
+            .iter()
+            .chain(nulls)
+            .filter(|buffer| self.seen.insert(buffer.data_ptr().as_ptr() as usize))
+            // A buffer over memory that Arrow did not allocate knows no capacity.
+            .map(|buffer| buffer.capacity().max(buffer.len()) as u64)
+            .sum();
+        let children: u64 = array.child_data().iter().map(|child| self.array_bytes(child)).sum();
+        ARRAY_OVERHEAD_BYTES + buffers + children
+    }
+}
