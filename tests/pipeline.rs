@@ -5,6 +5,8 @@
 mod bounds;
 #[path = "pipeline/captures.rs"]
 mod captures;
+#[path = "pipeline/clients.rs"]
+mod clients;
 #[path = "pipeline/command_line.rs"]
 mod command_line;
 #[path = "pipeline/delta_files.rs"]
@@ -15,6 +17,8 @@ mod durability;
 mod kept_stores;
 #[path = "pipeline/meaning.rs"]
 mod meaning;
+#[path = "pipeline/memory.rs"]
+mod memory;
 #[path = "pipeline/object_store.rs"]
 mod object_store;
 #[path = "pipeline/protocol.rs"]

@@ -11,7 +11,7 @@ use crate::visibility::input_tokens;
 use crate::{count_spans, export, server, traffic};
 
 /// A figure of `/metrics`.
-async fn figure(server: &ServerProcess, name: &str) -> f64 {
+pub(crate) async fn figure(server: &ServerProcess, name: &str) -> f64 {
     let text = server.http().get("/metrics").await.text();
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
     value.unwrap_or_else(|| panic!("no {name} in\n{text}"))

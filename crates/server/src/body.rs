@@ -97,6 +97,12 @@ impl BodyReader {
         }
     }
 
+    /// Gives up a body after a pause of this length, or after 15 times as long in all.
+    #[must_use]
+    pub(crate) fn with_timeout(self, pause: Duration) -> Self {
+        Self { piece_timeout: pause, body_timeout: pause * 15, ..self }
+    }
+
     /// Reads a whole body. What is returned beside it must be kept as long as the bytes are.
     pub(crate) async fn read(&self, body: &mut Body) -> Result<(Bytes, Reserved), BodyError> {
         if body.size_hint().lower() > self.limit as u64 {

@@ -1,6 +1,7 @@
 //! The HTTP port for people, dashboards and machines: start page, SQL, health, metrics.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -8,7 +9,6 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use tokio::time::Instant;
 
 use crate::body::{BodyBudget, BodyReader};
 use crate::config::resident_bytes;
@@ -35,10 +35,16 @@ pub(crate) struct Api {
 
 impl Api {
     /// `facts` are shown on the start page.
-    pub(crate) fn new(gate: Arc<Gate>, otlp_budget: BodyBudget, facts: &[(&str, String)]) -> Self {
+    pub(crate) fn new(
+        gate: Arc<Gate>,
+        otlp_budget: BodyBudget,
+        body_timeout: Duration,
+        facts: &[(&str, String)],
+    ) -> Self {
         Self {
             gate,
-            statements: BodyReader::new(STATEMENT_BYTES_MAX, BodyBudget::new(STATEMENTS_BYTES_MAX)),
+            statements: BodyReader::new(STATEMENT_BYTES_MAX, BodyBudget::new(STATEMENTS_BYTES_MAX))
+                .with_timeout(body_timeout),
             page: start_page(facts).into(),
             otlp_budget,
             started: Instant::now(),
@@ -117,7 +123,7 @@ mod tests {
 
     async fn ask(method: &str, path: &str) -> (StatusCode, String, String) {
         let facts = [("store", "<s3>".to_owned())];
-        let api = Api::new(Gate::new(Stop::new()), BodyBudget::new(0), &facts);
+        let api = Api::new(Gate::new(Stop::new()), BodyBudget::new(0), Duration::from_secs(60), &facts);
         let request = Request::builder().method(method).uri(path).body(Body::from("SELECT 1")).expect("is a request");
         let response = router(api).call(request).await.expect("is infallible");
         let (parts, body) = response.into_parts();

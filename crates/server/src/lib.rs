@@ -24,6 +24,7 @@
 mod body;
 pub mod cli;
 pub mod config;
+mod connections;
 mod control;
 mod demo;
 mod gate;

@@ -1,7 +1,7 @@
 //! Sockets: binding, accepting, connection limits, and the graceful end of connections.
 //!
 //! Every port speaks HTTP/1.1 and HTTP/2 without TLS. A connection that sends nothing, or its headers too slowly, is
-//! closed; bodies have their own limits (`body.rs`).
+//! closed; bodies have their own limits (`body.rs`). At the limit of connections idle ones make room (`connections.rs`).
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -12,27 +12,41 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::response::Response;
+use futures::future::BoxFuture;
+use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tonic::codegen::Service;
 
+use crate::config::ClientLimits;
+use crate::connections::{Busy, Connections, Seat};
 use crate::shutdown::Stop;
 
-/// Connections of one port at a time; further ones wait in the operating system's queue.
-const CONNECTIONS_MAX: usize = 4096;
+/// Bytes of a request's headers, and of one connection's input that wait to be read.
+const HEADER_BYTES_MAX: usize = 64 << 10;
 
-/// Time for a request's headers, and for the next request on an idle HTTP/1.1 connection. It is longer than the usual
-/// export intervals of SDKs, the longest of which is a minute.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(65);
+/// Headers of a request.
+const HEADERS_MAX: usize = 128;
 
-/// How long the first bytes of a connection may take before they are looked at again.
+/// Streams that a client opened and gave up before they were answered, after which its connection is closed.
+const RESET_STREAMS_MAX: usize = 64;
+
+/// How long the first bytes of a connection may take before they are looked at again: at first, and at most.
 const PREFACE_PAUSE: Duration = Duration::from_millis(5);
+const PREFACE_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What a connection that finds no place is told, whichever protocol it speaks.
+const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
+    Content-Type: text/plain\r\nContent-Length: 64\r\n\r\ntoo many connections have requests under way (connection_limit)\n";
+
+/// Time for a connection that makes room to end what it may have begun meanwhile.
+const LEAVE_GRACE: Duration = Duration::from_secs(5);
 
 /// A bound port.
 #[derive(Debug)]
@@ -63,29 +77,26 @@ impl Listener {
     }
 
     /// Serves until `stop`, then lets running requests end. Dropping the future ends them at once.
-    pub(crate) async fn serve(self, router: Router, stop: Stop) {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    pub(crate) async fn serve(self, router: Router, limits: ClientLimits, stop: Stop) {
+        let seats = Connections::new(limits.connection_limit);
         let mut connections = JoinSet::new();
         loop {
-            let next = async {
-                let permit = Arc::clone(&permits).acquire_owned().await;
-                (permit, self.socket.accept().await)
-            };
-            let (permit, accepted) = tokio::select! {
+            let accepted = tokio::select! {
                 () = stop.requested() => break,
-                next = next => next,
+                accepted = self.socket.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    let (router, stop) = (router.clone(), stop.clone());
-                    connections.spawn(async move {
-                        serve_connection(stream, router, stop).await;
-                        drop(permit);
-                    });
-                }
-                // Out of file descriptors, mostly: others will be closed, and the caller waits in the queue.
+                Ok((stream, _)) => match seats.enter() {
+                    Some(seat) => {
+                        let connection = Connection { seat, idle_timeout: limits.idle_timeout, stop: stop.clone() };
+                        connections.spawn(connection.serve(stream, router.clone()));
+                    }
+                    None => self.refuse(&stream),
+                },
+                // Out of file descriptors, mostly: what does nothing makes room, and the caller waits in the queue.
                 Err(error) => {
                     tracing::warn!(key = self.key, %error, "cannot accept a connection");
+                    seats.make_room();
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -98,6 +109,12 @@ impl Listener {
             log_panic(ended);
         }
     }
+
+    fn refuse(&self, stream: &TcpStream) {
+        tracing::debug!(key = self.key, "a connection was refused: all others have requests under way");
+        // The buffer of a new connection has room for it; nobody waits for a client that is refused.
+        let _ = stream.try_write(NO_PLACE);
+    }
 }
 
 fn log_panic(ended: Result<(), tokio::task::JoinError>) {
@@ -108,56 +125,79 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, stop: Stop) {
-    // Answers are small and senders wait for them.
-    let _ = stream.set_nodelay(true);
-    let is_http2 = tokio::select! {
-        () = stop.requested() => return,
-        found = tokio::time::timeout(HEADER_TIMEOUT, speaks_http2(&stream)) => match found {
-            Ok(Some(is_http2)) => is_http2,
-            Ok(None) | Err(_) => return,
-        },
-    };
-    let was_used = Arc::new(AtomicBool::new(false));
-    let service = TowerToHyperService::new(Watched { router, was_used: Arc::clone(&was_used) });
-    let builder = connection_builder(is_http2);
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let first_request_deadline = tokio::time::sleep(HEADER_TIMEOUT);
-    let mut first_request_deadline = std::pin::pin!(first_request_deadline);
-    let (mut is_stopping, mut is_watched) = (false, true);
-    loop {
-        tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection ended early");
-                }
-                return;
-            }
-            () = stop.requested(), if !is_stopping => {
-                is_stopping = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = first_request_deadline.as_mut(), if is_watched => {
-                is_watched = false;
-                if !was_used.load(Ordering::Relaxed) {
+/// One connection's place and limits.
+struct Connection {
+    seat: Arc<Seat>,
+    idle_timeout: Duration,
+    stop: Stop,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, router: Router) {
+        let Self { seat, idle_timeout, stop } = self;
+        // Answers are small and senders wait for them.
+        let _ = stream.set_nodelay(true);
+        let is_http2 = tokio::select! {
+            () = stop.requested() => return,
+            () = seat.must_leave() => return,
+            found = tokio::time::timeout(idle_timeout, speaks_http2(&stream)) => match found {
+                Ok(Some(is_http2)) => is_http2,
+                Ok(None) | Err(_) => return,
+            },
+        };
+        let was_used = Arc::new(AtomicBool::new(false));
+        let watched = Watched { router, seat: Arc::clone(&seat), was_used: Arc::clone(&was_used) };
+        let builder = connection_builder(is_http2, idle_timeout);
+        let mut connection =
+            std::pin::pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(watched)));
+        // The end of the time for the first request, and once it has to leave, of the time for that.
+        let mut deadline = std::pin::pin!(tokio::time::sleep(idle_timeout));
+        let (mut is_stopping, mut is_leaving, mut is_watched) = (false, false, true);
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection ended early");
+                    }
                     return;
+                }
+                () = stop.requested(), if !is_stopping => {
+                    is_stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = seat.must_leave(), if !is_leaving => {
+                    (is_leaving, is_watched) = (true, true);
+                    connection.as_mut().graceful_shutdown();
+                    deadline.as_mut().reset(tokio::time::Instant::now() + LEAVE_GRACE);
+                }
+                () = deadline.as_mut(), if is_watched => {
+                    is_watched = false;
+                    if is_leaving || !was_used.load(Ordering::Relaxed) {
+                        return;
+                    }
                 }
             }
         }
     }
 }
 
-fn connection_builder(is_http2: bool) -> Builder<TokioExecutor> {
+fn connection_builder(is_http2: bool, idle_timeout: Duration) -> Builder<TokioExecutor> {
     let builder = Builder::new(TokioExecutor::new());
     let mut builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(idle_timeout)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEADER_BYTES_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(20))
+        .keep_alive_interval((idle_timeout / 2).min(Duration::from_secs(30)))
+        .keep_alive_timeout(idle_timeout.min(Duration::from_secs(20)))
         .max_concurrent_streams(256)
-        .max_header_list_size(64 << 10)
+        .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX as u32)
         .max_frame_size(256 << 10)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20);
@@ -168,6 +208,7 @@ fn connection_builder(is_http2: bool) -> Builder<TokioExecutor> {
 async fn speaks_http2(stream: &TcpStream) -> Option<bool> {
     const PREFACE: &[u8; 4] = b"PRI ";
     let mut first = [0; PREFACE.len()];
+    let mut pause = PREFACE_PAUSE;
     loop {
         let length = stream.peek(&mut first).await.ok()?;
         if length == 0 {
@@ -180,24 +221,27 @@ async fn speaks_http2(stream: &TcpStream) -> Option<bool> {
             return Some(true);
         }
         // Peeking returns the same bytes at once until more have come.
-        tokio::time::sleep(PREFACE_PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause = PREFACE_PAUSE_MAX.min(pause * 2);
     }
 }
 
-/// A router that remembers whether it was asked anything.
+/// A router that remembers whether it was asked anything, and while it is.
 #[derive(Clone)]
 struct Watched {
     router: Router,
+    seat: Arc<Seat>,
     was_used: Arc<AtomicBool>,
 }
 
 impl<B> Service<Request<B>> for Watched
 where
     Router: Service<Request<B>, Response = Response, Error = Infallible>,
+    <Router as Service<Request<B>>>::Future: Send + 'static,
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = <Router as Service<Request<B>>>::Future;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Service::<Request<B>>::poll_ready(&mut self.router, context)
@@ -205,8 +249,21 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         self.was_used.store(true, Ordering::Relaxed);
-        self.router.call(request)
+        let busy = self.seat.begin();
+        let answer = self.router.call(request);
+        Box::pin(async move { Ok(answer.await?.map(|body| watch_answer(body, busy))) })
     }
+}
+
+/// Until an answer has gone out its connection is busy. One of a known length lies in memory and needs no watching.
+fn watch_answer(body: Body, busy: Busy) -> Body {
+    if HttpBody::size_hint(&body).exact().is_some() {
+        return body;
+    }
+    Body::new(body.map_frame(move |frame| {
+        let _busy = &busy;
+        frame
+    }))
 }
 
 #[cfg(test)]
@@ -218,10 +275,16 @@ mod tests {
 
     use super::*;
 
+    const LIMITS: ClientLimits = ClientLimits {
+        connection_limit: 100,
+        idle_timeout: Duration::from_secs(65),
+        body_timeout: Duration::from_secs(20),
+    };
+
     async fn start(router: Router) -> (SocketAddr, Stop, tokio::task::JoinHandle<()>) {
         let listener = Listener::bind("http_addr", SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("binds");
         let (address, stop) = (listener.address(), Stop::new());
-        let serving = tokio::spawn(listener.serve(router, stop.clone()));
+        let serving = tokio::spawn(listener.serve(router, LIMITS, stop.clone()));
         (address, stop, serving)
     }
 
@@ -278,7 +341,7 @@ mod tests {
         assert_eq!(request.await.expect("runs").expect("is answered"), "done");
         let started = Instant::now();
         serving.await.expect("ends");
-        assert!(started.elapsed() < HEADER_TIMEOUT / 2, "idle connections must not delay the end");
+        assert!(started.elapsed() < LIMITS.idle_timeout / 2, "idle connections must not delay the end");
         assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
     }
 }

@@ -151,6 +151,7 @@ fn log_limits(config: &Config) {
         query_memory = format_bytes(config.query.memory_limit_bytes as u64),
         query_spill = format_bytes(config.query.spill_limit_bytes),
         flush_interval = format_duration(config.storage.effective_flush_interval()),
+        connections = config.listen.clients.connection_limit,
         "limits"
     );
 }
@@ -195,10 +196,11 @@ impl Listeners {
     fn serve(self, config: &Config, gate: &Arc<Gate>, stop: &Stop, store_url: &str) -> JoinSet<()> {
         let limit = config.ingest.message_limit_bytes;
         let budget = BodyBudget::new(config.ingest.in_flight_limit_bytes);
+        let (clients, body_timeout) = (config.listen.clients, config.listen.clients.body_timeout);
         let receiver = |further_bytes: usize| {
             Arc::new(Receiver {
                 gate: Arc::clone(gate),
-                bodies: BodyReader::new(limit.saturating_add(further_bytes), budget.clone()),
+                bodies: BodyReader::new(limit.saturating_add(further_bytes), budget.clone()).with_timeout(body_timeout),
                 message_limit_bytes: limit,
                 path_prefixes: config.ingest.otlp_path_prefixes.clone(),
             })
@@ -210,7 +212,7 @@ impl Listeners {
             ("Control gRPC", format!("http://{}", demo::reachable(self.control.address()))),
             ("Store", store_url.to_owned()),
         ];
-        let api = Api::new(Arc::clone(gate), budget.clone(), &facts);
+        let api = Api::new(Arc::clone(gate), budget.clone(), body_timeout, &facts);
         let routers = [
             (self.otlp_grpc, otlp_grpc::router(receiver(otlp_grpc::PREFIX_BYTES))),
             (self.otlp_http, otlp_http::router(receiver(0))),
@@ -219,7 +221,7 @@ impl Listeners {
         ];
         let mut serving = JoinSet::new();
         for (listener, router) in routers {
-            serving.spawn(listener.serve(router, stop.clone()));
+            serving.spawn(listener.serve(router, clients, stop.clone()));
         }
         serving
     }

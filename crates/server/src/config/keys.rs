@@ -44,6 +44,9 @@ pub(super) struct Settings {
     pub(super) otlp_http_addr: Option<SocketAddr>,
     pub(super) http_addr: Option<SocketAddr>,
     pub(super) flight_addr: Option<SocketAddr>,
+    pub(super) connection_limit: Option<usize>,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) body_timeout: Option<Duration>,
     pub(super) ack: Option<Ack>,
     pub(super) retry_window: Option<Duration>,
     pub(super) flush_interval: Option<Duration>,
@@ -122,6 +125,36 @@ pub static KEYS: &[Key] = &[
         help: "where control over gRPC (rollups) is served",
         is_list: false,
         read: |settings, text| set(&mut settings.flight_addr, address(text)),
+    },
+    Key {
+        name: "connection_limit",
+        flag: "connection-limit",
+        placeholder: "COUNT",
+        default: "a quarter of the open files allowed (ulimit -n), at most 4096",
+        example: "1000",
+        help: "connections of one port at a time; beyond it those that do nothing are closed, the longest idle first",
+        is_list: false,
+        read: |settings, text| set(&mut settings.connection_limit, count(text, "connections")),
+    },
+    Key {
+        name: "idle_timeout",
+        flag: "idle-timeout",
+        placeholder: "DURATION",
+        default: "65s",
+        example: "30s",
+        help: "how long a connection may be without a request, and how long a request's headers may take",
+        is_list: false,
+        read: |settings, text| set(&mut settings.idle_timeout, parse_duration(text)),
+    },
+    Key {
+        name: "body_timeout",
+        flag: "body-timeout",
+        placeholder: "DURATION",
+        default: "20s",
+        example: "5s",
+        help: "longest pause within a request's body; the whole body may take 15 times as long",
+        is_list: false,
+        read: |settings, text| set(&mut settings.body_timeout, parse_duration(text)),
     },
     Key {
         name: "ack",
@@ -251,7 +284,7 @@ pub static KEYS: &[Key] = &[
         example: "50000",
         help: "most rows of an answer",
         is_list: false,
-        read: |settings, text| set(&mut settings.query_row_limit, rows(text)),
+        read: |settings, text| set(&mut settings.query_row_limit, count(text, "rows")),
     },
     Key {
         name: "log_level",
@@ -306,10 +339,10 @@ fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
     })
 }
 
-fn rows(text: &str) -> Result<usize, String> {
+fn count(text: &str, of: &str) -> Result<usize, String> {
     match text.trim().parse() {
-        Ok(0) | Err(_) => Err(format!("`{text}` is no number of rows: write a whole number from 1 on")),
-        Ok(rows) => Ok(rows),
+        Ok(0) | Err(_) => Err(format!("`{text}` is no number of {of}: write a whole number from 1 on")),
+        Ok(count) => Ok(count),
     }
 }
 

@@ -11,8 +11,8 @@ use toml::de::{DeTable, DeValue};
 use super::keys::{KEYS, Key, Settings};
 use super::machine::Machine;
 use super::{
-    Ack, Config, DEFAULT_STORE, IngestConfig, ListenConfig, LogConfig, LogFormat, QueryConfig, StorageConfig,
-    format_bytes,
+    Ack, ClientLimits, Config, DEFAULT_STORE, IngestConfig, ListenConfig, LogConfig, LogFormat, QueryConfig,
+    StorageConfig, format_bytes,
 };
 
 const MIB: u64 = 1 << 20;
@@ -177,6 +177,12 @@ fn complete(settings: Settings, machine: Machine, default_store: &str) -> Config
         otlp_http_addr: settings.otlp_http_addr.unwrap_or(loopback(4318)),
         http_addr: settings.http_addr.unwrap_or(loopback(8080)),
         flight_addr: settings.flight_addr.unwrap_or(loopback(8081)),
+        clients: ClientLimits {
+            connection_limit: settings.connection_limit.unwrap_or((machine.open_files / 4).clamp(16, 4096)),
+            // Longer than the usual export intervals of SDKs, the longest of which is a minute.
+            idle_timeout: settings.idle_timeout.unwrap_or(Duration::from_secs(65)),
+            body_timeout: settings.body_timeout.unwrap_or(Duration::from_secs(20)),
+        },
     };
     let store = settings.store.unwrap_or_else(|| default_store.to_owned());
     let wal_dir = settings.wal_dir.unwrap_or_else(|| match local_directory(&store) {
@@ -276,6 +282,12 @@ fn check(config: &Config, problems: &mut Vec<String>) {
         "flush_interval: must lie between 10ms and 1h".to_owned(),
     );
     require(storage.retry_window <= Duration::from_secs(86_400), "retry_window: must be at most 24h".to_owned());
+    for (name, timeout) in
+        [("idle_timeout", config.listen.clients.idle_timeout), ("body_timeout", config.listen.clients.body_timeout)]
+    {
+        let holds = timeout >= Duration::from_millis(10) && timeout <= Duration::from_secs(3600);
+        require(holds, format!("{name}: must lie between 10ms and 1h"));
+    }
     require(config.query.timeout >= Duration::from_millis(1), "query_timeout: must be at least 1ms".to_owned());
     require(
         config.query.memory_limit_bytes as u64 >= 16 * MIB,

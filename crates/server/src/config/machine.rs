@@ -8,6 +8,9 @@ const UNKNOWN_MEMORY_BYTES: u64 = 4 << 30;
 /// Free disk space assumed where the operating system does not tell.
 const UNKNOWN_DISK_BYTES: u64 = 16 << 30;
 
+/// Open files assumed where the operating system does not tell: the usual soft limit.
+const UNKNOWN_OPEN_FILES: usize = 1024;
+
 /// What the machine has for this process.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
@@ -15,6 +18,8 @@ pub struct Machine {
     pub memory_bytes: u64,
     /// Processors this process may use.
     pub cores: usize,
+    /// Files and connections this process may have open at once.
+    pub open_files: usize,
     /// Bytes free on the disk that holds, or will hold, a path.
     pub disk_free_bytes: fn(&Path) -> u64,
 }
@@ -27,7 +32,9 @@ impl Machine {
         let group = read("/proc/self/cgroup").and_then(|text| cgroup_limit(&text, &read));
         let memory_bytes = [installed, group].into_iter().flatten().min().unwrap_or(UNKNOWN_MEMORY_BYTES);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { memory_bytes, cores, disk_free_bytes }
+        let open_files =
+            read("/proc/self/limits").and_then(|text| parse_open_files(&text)).unwrap_or(UNKNOWN_OPEN_FILES);
+        Self { memory_bytes, cores, open_files, disk_free_bytes }
     }
 }
 
@@ -43,6 +50,12 @@ fn disk_free_bytes(path: &Path) -> u64 {
 pub(crate) fn resident_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     kib_field(&text, "VmRSS:")
+}
+
+/// The soft limit; `unlimited` is read as none.
+fn parse_open_files(text: &str) -> Option<usize> {
+    let rest = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    rest.split_whitespace().next()?.parse().ok()
 }
 
 fn parse_meminfo(text: &str) -> Option<u64> {
@@ -87,6 +100,13 @@ mod tests {
         let text = "MemTotal:       24567890 kB\nMemFree:          123456 kB\n";
         assert_eq!(parse_meminfo(text), Some(24_567_890 * 1024));
         assert_eq!(parse_meminfo("MemFree: 1 kB\n"), None);
+    }
+
+    #[test]
+    fn reads_the_soft_limit_of_open_files() {
+        let text = "Limit   Soft Limit  Hard Limit  Units\nMax open files            1024                 524288               files\n";
+        assert_eq!(parse_open_files(text), Some(1024));
+        assert_eq!(parse_open_files("Max open files unlimited unlimited files"), None);
     }
 
     #[test]

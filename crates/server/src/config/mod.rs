@@ -52,6 +52,19 @@ pub struct ListenConfig {
     pub http_addr: SocketAddr,
     /// Control over gRPC.
     pub flight_addr: SocketAddr,
+    /// What clients may take.
+    pub clients: ClientLimits,
+}
+
+/// What clients may take of connections and time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Connections of one port at a time.
+    pub connection_limit: usize,
+    /// How long a connection may be without a request, and how long a request's headers may take.
+    pub idle_timeout: Duration,
+    /// The longest pause within a request's body.
+    pub body_timeout: Duration,
 }
 
 /// When a sender gets its answer.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::*;
 
-const MACHINE: Machine = Machine { memory_bytes: 8 << 30, cores: 4, disk_free_bytes: |_| 100 << 30 };
+const MACHINE: Machine =
+    Machine { memory_bytes: 8 << 30, cores: 4, open_files: 65_536, disk_free_bytes: |_| 100 << 30 };
 
 fn file(text: &str) -> Sources {
     Sources { file: Some((PathBuf::from("lake.toml"), text.to_owned())), ..Sources::default() }
@@ -35,7 +36,7 @@ fn nothing_set_gives_working_defaults_of_this_machine() {
 #[test]
 fn the_smallest_and_the_largest_machine_get_defaults_that_hold() {
     for memory_bytes in [0, 64 << 20, 512 << 20, 1 << 40, u64::MAX] {
-        let machine = Machine { memory_bytes, cores: 1, disk_free_bytes: |_| 0 };
+        let machine = Machine { memory_bytes, cores: 1, open_files: 1024, disk_free_bytes: |_| 0 };
         load(&Sources::default(), machine).unwrap_or_else(|error| panic!("{memory_bytes}: {error}"));
     }
 }
