@@ -77,7 +77,7 @@ async fn a_store_that_is_away_is_absorbed_up_to_the_log_s_limit() {
     let s3 = S3Server::start("telemetry").await;
     let options = server().store(s3.url("lake")).envs(s3.environment());
     let options = options.arg("--flush-interval", "200ms").arg("--flush-bytes", "512KiB");
-    let options = options.arg("--message-limit", "1MiB").arg("--memory-limit", "4MiB").arg("--wal-limit", "12MiB");
+    let options = options.arg("--message-limit", "1MiB").arg("--memory-limit", "4MiB").arg("--wal-limit", "4MiB");
     let server = options.start().await;
     let sent = Sent::default();
     let first = traffic(600).request(10);

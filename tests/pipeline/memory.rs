@@ -36,9 +36,9 @@ impl Run {
         match seconds {
             Some(seconds) => {
                 let away = Duration::from_secs(20);
-                Self { seconds, memory_mib: 128, wal_mib: 384, message_mib: 16, away }
+                Self { seconds, memory_mib: 64, wal_mib: 128, message_mib: 8, away }
             }
-            None => Self { seconds: 4, memory_mib: 32, wal_mib: 24, message_mib: 4, away: Duration::from_millis(700) },
+            None => Self { seconds: 4, memory_mib: 16, wal_mib: 8, message_mib: 2, away: Duration::from_millis(700) },
         }
     }
 }

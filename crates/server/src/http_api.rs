@@ -1,7 +1,7 @@
 //! The HTTP port for people, dashboards and machines: start page, SQL, health, metrics.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -9,6 +9,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use tokio::time::Instant;
 
 use crate::body::{BodyBudget, BodyReader};
 use crate::config::resident_bytes;

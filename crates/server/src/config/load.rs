@@ -194,6 +194,7 @@ fn complete(settings: Settings, machine: Machine, default_store: &str) -> Config
     let message_limit = settings.message_limit.unwrap_or(64 * MIB);
     // The largest message, compressed and decompressed, must fit beside nothing else, or it would be pushed back for ever.
     let in_flight_limit = (memory_limit / 4).max(message_limit.saturating_mul(2));
+    let hot_limit = memory_limit.saturating_sub(in_flight_limit);
     let disk_quarter = |path: &Path| quarter((machine.disk_free_bytes)(path));
     let wal_limit = settings.wal_limit.unwrap_or_else(|| disk_quarter(&wal_dir).clamp(512 * MIB, 64 * GIB));
     Config {
@@ -205,8 +206,9 @@ fn complete(settings: Settings, machine: Machine, default_store: &str) -> Config
             // At 144 bytes a request, 116,000 to 1.8 million of them with the usual memory_limit.
             retry_limit_bytes: (memory_limit / 16).clamp(MIB, 256 * MIB),
             flush_interval: settings.flush_interval.unwrap_or(Duration::from_secs(10)),
-            flush_bytes: settings.flush_bytes.unwrap_or(64 * MIB),
-            hot_limit_bytes: memory_limit.saturating_sub(in_flight_limit),
+            // A commit takes no more than that from memory.
+            flush_bytes: settings.flush_bytes.unwrap_or((64 * MIB).min((hot_limit / 4).max(1))),
+            hot_limit_bytes: hot_limit,
             wal_limit_bytes: wal_limit,
             wal_dir,
         },

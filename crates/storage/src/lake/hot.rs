@@ -205,6 +205,8 @@ impl HotStore {
 
     /// Drops what a commit holds now.
     pub(super) fn committed(&self, part: &Part) {
+        // Files are removed, and memory is freed, once the lock is free again.
+        let (mut batches, mut files) = (Vec::new(), Vec::new());
         let mut state = self.state.lock();
         let state = &mut *state;
         let queue = state.queues.get_mut(&part.tenant).and_then(|tables| tables.get_mut(part.table));
@@ -213,9 +215,11 @@ impl HotStore {
             state.rows -= batch.batch.num_rows() as u64;
             state.bytes -= batch.bytes;
             self.budget.give_back(batch.bytes);
+            batches.push(batch);
         }
         while let Some(spilled) = queue.spilled.pop_front_if(|spilled| spilled.last <= part.position) {
             state.spilled_rows -= spilled.rows;
+            files.push(spilled);
         }
     }
 
