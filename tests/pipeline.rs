@@ -15,6 +15,8 @@ mod delta_files;
 mod durability;
 #[path = "pipeline/kept_stores.rs"]
 mod kept_stores;
+#[path = "pipeline/kills.rs"]
+mod kills;
 #[path = "pipeline/meaning.rs"]
 mod meaning;
 #[path = "pipeline/memory.rs"]

@@ -27,6 +27,7 @@ mod ambient;
 mod faulty_store;
 mod otlp_client;
 mod random;
+mod s3_faults;
 mod s3_server;
 mod server_process;
 mod spans;
@@ -38,6 +39,7 @@ pub use otlp_client::{
     Compression, GrpcAnswer, GrpcOptions, HttpAnswer, HttpClient, JSON, OtlpGrpcClient, PROTOBUF, RpcStatus, Service,
 };
 pub use random::SplitMix64;
+pub use s3_faults::S3Fault;
 pub use s3_server::S3Server;
 pub use server_process::{Addresses, ServerOptions, ServerProcess};
 pub use spans::{

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -13,6 +14,9 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::JoinHandle;
+
+use crate::S3Fault;
+use crate::s3_faults::{FaultyListener, S3Faults};
 
 const ACCESS_KEY_ID: &str = "SPANLAKETESTKEY";
 const SECRET_ACCESS_KEY: &str = "spanlake/test+secret";
@@ -28,6 +32,7 @@ pub struct S3Server {
     bucket: String,
     directory: TempDir,
     writing: Arc<Mutex<()>>,
+    faults: S3Faults,
     serving: JoinHandle<()>,
 }
 
@@ -44,17 +49,19 @@ impl S3Server {
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY_ID, SECRET_ACCESS_KEY));
         let service = builder.build();
         let writing = Arc::new(Mutex::new(()));
-        let lock = Arc::clone(&writing);
+        let faults = S3Faults::default();
+        let (lock, plan) = (Arc::clone(&writing), faults.clone());
         let router = Router::new().fallback(move |request: Request| {
-            let (service, writing) = (service.clone(), Arc::clone(&lock));
-            async move { answer(&service, &writing, request).await }
+            let (service, writing, faults) = (service.clone(), Arc::clone(&lock), plan.clone());
+            async move { answer_or_fail(&service, &writing, &faults, request).await }
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
         let address = listener.local_addr().expect("the socket has an address");
+        let listener = FaultyListener { listener, faults: faults.clone() };
         let serving = tokio::spawn(async move {
             axum::serve(listener, router).await.expect("the S3 server serves");
         });
-        Self { address, bucket: bucket.to_owned(), directory, writing, serving }
+        Self { address, bucket: bucket.to_owned(), directory, writing, faults, serving }
     }
 
     /// `s3://bucket/prefix`.
@@ -75,6 +82,22 @@ impl S3Server {
     /// Lets requests that change something wait until what this returns is dropped: a store that hangs.
     pub async fn hold_writes(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.writing).lock_owned().await
+    }
+
+    /// From now on any request fails with so many chances in a thousand, with one of these faults, and any read from or
+    /// write to a connection cuts it as often where [`S3Fault::Cut`] is among them.
+    pub fn fail_by_seed(&self, seed: u64, per_mille: u64, faults: &[S3Fault]) {
+        self.faults.fail_by_seed(seed, per_mille, faults);
+    }
+
+    /// Works again, and answers those that wait.
+    pub fn heal(&self) {
+        self.faults.heal();
+    }
+
+    /// How many faults took place.
+    pub fn injected(&self) -> u64 {
+        self.faults.injected()
     }
 
     /// The environment variables that lead a client here.
@@ -113,6 +136,27 @@ impl Drop for S3Server {
     }
 }
 
+async fn answer_or_fail(service: &S3Service, writing: &Mutex<()>, faults: &S3Faults, request: Request) -> Response {
+    let status = |code: u16| {
+        let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (code, "injected fault").into_response()
+    };
+    match faults.meet_request() {
+        Some(S3Fault::Status(code)) => return status(code),
+        Some(S3Fault::LostAnswer) => {
+            answer(service, writing, request).await;
+            return status(500);
+        }
+        Some(S3Fault::Slow(time)) => tokio::time::sleep(time).await,
+        Some(S3Fault::Silent) => {
+            faults.silence().await;
+            return status(503);
+        }
+        Some(S3Fault::Cut) | None => {}
+    }
+    answer(service, writing, request).await
+}
+
 async fn answer(service: &S3Service, writing: &Mutex<()>, request: Request) -> Response {
     let changes = matches!(request.method().as_str(), "PUT" | "POST" | "DELETE");
     let guard = if changes { Some(writing.lock().await) } else { None };
@@ -122,7 +166,7 @@ async fn answer(service: &S3Service, writing: &Mutex<()>, request: Request) -> R
         Ok(response) => response.map(axum::body::Body::new),
         Err(error) => {
             let message = format!("{error:?}");
-            (axum::http::StatusCode::INTERNAL_SERVER_ERROR, message).into_response()
+            (StatusCode::INTERNAL_SERVER_ERROR, message).into_response()
         }
     }
 }
@@ -135,7 +179,7 @@ mod tests {
     use object_store::path::Path;
     use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
 
-    use super::S3Server;
+    use super::{S3Fault, S3Server};
 
     /// Guarantee: of many writers that create one object at the same time, one wins and the others are told, as Delta
     /// commits need it.
@@ -163,6 +207,27 @@ mod tests {
             assert_eq!(winners.len(), 1, "{winners:?}");
             assert_eq!(client.get(&path).await.unwrap().bytes().await.unwrap(), winners[0]);
         }
+    }
+
+    /// Guarantee: with one request in seven going wrong, a client that tries again gets every object there and back, and no
+    /// conditional put succeeds twice.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_gets_through_faults() {
+        let server = S3Server::start("lake").await;
+        let client = server.client();
+        let slow = S3Fault::Slow(std::time::Duration::from_millis(5));
+        let faults = [S3Fault::Status(500), S3Fault::Status(503), S3Fault::LostAnswer, slow, S3Fault::Cut];
+        server.fail_by_seed(7, 70, &faults);
+        for number in 0..12 {
+            let path = Path::from(format!("object-{number}"));
+            client.put(&path, vec![number; 1_000].into()).await.unwrap();
+            assert_eq!(client.get(&path).await.unwrap().bytes().await.unwrap(), vec![number; 1_000]);
+            let again = client.put_opts(&path, "other".into(), PutMode::Create.into()).await;
+            assert!(matches!(again, Err(Error::AlreadyExists { .. })), "{again:?}");
+        }
+        assert!(server.injected() > 0);
+        server.heal();
+        assert_eq!(client.list(None).try_collect::<Vec<_>>().await.unwrap().len(), 12);
     }
 
     #[tokio::test]
