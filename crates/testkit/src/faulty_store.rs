@@ -1,6 +1,8 @@
 //! An object store that fails when told to, or by seed.
 
+use std::collections::HashMap;
 use std::fmt::{self, Display};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +53,9 @@ pub enum Fault {
     Truncate,
     /// It is done, after this time by tokio's clock.
     Delay(Duration),
+    /// A put answers with an error and is carried out by [`FaultyStore::deliver_late`]: the request was on its way when its
+    /// sender gave up, or died. Other operations fail.
+    Late,
 }
 
 /// One fault that waits for its operation.
@@ -65,10 +70,43 @@ struct Injection {
     fault: Fault,
 }
 
+/// Faults that follow from a seed, from what is asked for and for the how manieth time: what other operations run at the
+/// same time makes no difference.
+#[derive(Debug)]
+struct BySeed {
+    seed: u64,
+    per_mille: u64,
+    faults: Vec<Fault>,
+    asked: HashMap<u64, u64>,
+}
+
+impl BySeed {
+    fn meet(&mut self, operation: Operation, path: &str) -> Option<Fault> {
+        // Names of files may hold randomness of their own; their folder says enough.
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let mut hasher = DefaultHasher::new();
+        (self.seed, operation, folder).hash(&mut hasher);
+        let key = hasher.finish();
+        let count = self.asked.entry(key).or_default();
+        *count += 1;
+        let mut random = SplitMix64::new(key.wrapping_add(*count));
+        random.chance(self.per_mille).then(|| *random.pick(&self.faults))
+    }
+}
+
+/// A put that is still on its way.
+#[derive(Debug)]
+struct LatePut {
+    location: Path,
+    payload: PutPayload,
+    options: PutOptions,
+}
+
 #[derive(Debug, Default)]
 struct Plan {
     injections: Vec<Injection>,
-    by_seed: Option<(SplitMix64, u64, Vec<Fault>)>,
+    by_seed: Option<BySeed>,
+    late: Vec<LatePut>,
     log: Vec<(Operation, String)>,
     injected: u64,
 }
@@ -90,10 +128,9 @@ impl Plan {
             }
         }
         if fault.is_none()
-            && let Some((random, per_mille, faults)) = &mut self.by_seed
-            && random.chance(*per_mille)
+            && let Some(by_seed) = &mut self.by_seed
         {
-            fault = Some(*random.pick(faults));
+            fault = by_seed.meet(operation, path);
         }
         self.injected += u64::from(fault.is_some());
         fault
@@ -118,19 +155,81 @@ impl Plan {
 #[derive(Debug)]
 pub struct FaultyStore<S> {
     inner: Arc<S>,
-    plan: Arc<Mutex<Plan>>,
+    faults: Faults,
 }
 
 impl<S> Clone for FaultyStore<S> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), plan: Arc::clone(&self.plan) }
+        Self { inner: Arc::clone(&self.inner), faults: self.faults.clone() }
+    }
+}
+
+/// The plan that all clients of a store share, and the life of one client.
+#[derive(Clone, Debug, Default)]
+struct Faults {
+    plan: Arc<Mutex<Plan>>,
+    /// Operations until the client's process dies; none where it lives on.
+    life: Arc<Mutex<Option<u64>>>,
+}
+
+impl Faults {
+    /// Lets a delay pass here, so that only faults that change the answer are left.
+    async fn meet(&self, operation: Operation, path: &str) -> Option<Fault> {
+        let fault = self.last_breath().or_else(|| self.plan.lock().meet(operation, path));
+        if let Some(Fault::Delay(time)) = fault {
+            tokio::time::sleep(time).await;
+            return None;
+        }
+        fault
+    }
+
+    /// What becomes of an operation of a client that dies.
+    fn last_breath(&self) -> Option<Fault> {
+        match self.life.lock().as_mut()? {
+            0 => Some(Fault::Fail),
+            left => {
+                *left -= 1;
+                None
+            }
+        }
     }
 }
 
 impl<S: ObjectStore> FaultyStore<S> {
     /// A store that works, until told otherwise.
     pub fn new(inner: S) -> Self {
-        Self { inner: Arc::new(inner), plan: Arc::default() }
+        Self { inner: Arc::new(inner), faults: Faults::default() }
+    }
+
+    /// The store itself, without any faults.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// The same store as another process sees it, with the same plan: it can die by itself.
+    #[must_use]
+    pub fn other_client(&self) -> Self {
+        let faults = Faults { plan: Arc::clone(&self.faults.plan), life: Arc::default() };
+        Self { inner: Arc::clone(&self.inner), faults }
+    }
+
+    /// Lets this client, and its clones, do so many more operations; after them everything fails, whatever is healed.
+    pub fn die_after(&self, operations: u64) {
+        *self.faults.life.lock() = Some(operations);
+    }
+
+    /// Carries out the puts that were on their way: any number of them from the oldest on, and how many there are still.
+    pub async fn deliver_late(&self, most: usize) -> usize {
+        let due: Vec<LatePut> = {
+            let mut plan = self.faults.plan.lock();
+            let count = plan.late.len().min(most);
+            plan.late.drain(..count).collect()
+        };
+        for put in due {
+            // Nobody waits for the answer.
+            let _ = self.inner.put_opts(&put.location, put.payload, put.options).await;
+        }
+        self.faults.plan.lock().late.len()
     }
 
     /// Hits the `nth` (from 1, counted from now) of these operations whose path contains `path_part`.
@@ -143,45 +242,36 @@ impl<S: ObjectStore> FaultyStore<S> {
     pub fn inject_run(&self, operation: Operation, path_part: &str, nth: u64, hits: u64, fault: Fault) {
         assert!(nth > 0, "operations are counted from 1");
         let injection = Injection { operation, path_part: path_part.to_owned(), skip: nth - 1, hits, fault };
-        self.plan.lock().injections.push(injection);
+        self.faults.plan.lock().injections.push(injection);
     }
 
     /// From now on any operation fails with this many chances in a thousand, with one of these faults.
     pub fn fail_by_seed(&self, seed: u64, per_mille: u64, faults: &[Fault]) {
-        self.plan.lock().by_seed = Some((SplitMix64::new(seed), per_mille, faults.to_vec()));
+        let by_seed = BySeed { seed, per_mille, faults: faults.to_vec(), asked: HashMap::new() };
+        self.faults.plan.lock().by_seed = Some(by_seed);
     }
 
     /// Works again, whatever was planned.
     pub fn heal(&self) {
-        let mut plan = self.plan.lock();
+        let mut plan = self.faults.plan.lock();
         plan.injections.clear();
         plan.by_seed = None;
     }
 
     /// How many faults took place.
     pub fn injected(&self) -> u64 {
-        self.plan.lock().injected
+        self.faults.plan.lock().injected
     }
 
     /// How many of these operations were asked for, failed ones included, on paths that contain `path_part`.
     pub fn count(&self, operation: Operation, path_part: &str) -> usize {
-        let plan = self.plan.lock();
+        let plan = self.faults.plan.lock();
         plan.log.iter().filter(|(asked, path)| *asked == operation && path.contains(path_part)).count()
     }
 
     async fn meet(&self, operation: Operation, path: &Path) -> Option<Fault> {
-        meet(&self.plan, operation, path.as_ref()).await
+        self.faults.meet(operation, path.as_ref()).await
     }
-}
-
-/// Lets a delay pass here, so that only faults that change the answer are left.
-async fn meet(plan: &Mutex<Plan>, operation: Operation, path: &str) -> Option<Fault> {
-    let fault = plan.lock().meet(operation, path);
-    if let Some(Fault::Delay(time)) = fault {
-        tokio::time::sleep(time).await;
-        return None;
-    }
-    fault
 }
 
 fn injected(operation: Operation, path: &str) -> Error {
@@ -201,6 +291,11 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
         match self.meet(Operation::Put, location).await {
             None | Some(Fault::Delay(_)) => self.inner.put_opts(location, payload, opts).await,
             Some(Fault::Fail) => lost,
+            Some(Fault::Late) => {
+                let put = LatePut { location: location.clone(), payload, options: opts };
+                self.faults.plan.lock().late.push(put);
+                lost
+            }
             Some(Fault::LostAnswer) => {
                 // A conditional put that really lost its race says so: an answer that did arrive.
                 self.inner.put_opts(location, payload, opts).await?;
@@ -221,13 +316,13 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
             Some(_) => return Err(injected(Operation::PutMultipart, location.as_ref())),
         }
         let inner = self.inner.put_multipart_opts(location, opts).await?;
-        Ok(Box::new(FaultyUpload { inner, path: location.to_string(), plan: Arc::clone(&self.plan) }))
+        Ok(Box::new(FaultyUpload { inner, path: location.to_string(), faults: self.faults.clone() }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         match self.meet(Operation::Get, location).await {
             None | Some(Fault::Delay(_)) => self.inner.get_opts(location, options).await,
-            Some(Fault::Fail | Fault::LostAnswer) => Err(injected(Operation::Get, location.as_ref())),
+            Some(Fault::Fail | Fault::LostAnswer | Fault::Late) => Err(injected(Operation::Get, location.as_ref())),
             Some(Fault::Truncate) => {
                 let whole = self.inner.get_opts(location, options).await?;
                 Ok(break_off(whole, location.to_string()))
@@ -249,7 +344,7 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
             async move {
                 let location = location?;
                 let fault = store.meet(Operation::Delete, &location).await;
-                if matches!(fault, Some(Fault::Fail | Fault::Truncate)) {
+                if matches!(fault, Some(Fault::Fail | Fault::Truncate | Fault::Late)) {
                     return Err(injected(Operation::Delete, location.as_ref()));
                 }
                 let only = futures::stream::iter([Ok(location.clone())]).boxed();
@@ -273,7 +368,7 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let path = prefix.map(ToString::to_string).unwrap_or_default();
-        match meet(&self.plan, Operation::List, &path).await {
+        match self.faults.meet(Operation::List, &path).await {
             None | Some(Fault::Delay(_)) => self.inner.list_with_delimiter(prefix).await,
             Some(_) => Err(injected(Operation::List, &path)),
         }
@@ -282,7 +377,7 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         match self.meet(Operation::Copy, to).await {
             None | Some(Fault::Delay(_)) => self.inner.copy_opts(from, to, options).await,
-            Some(Fault::Fail | Fault::Truncate) => Err(injected(Operation::Copy, to.as_ref())),
+            Some(Fault::Fail | Fault::Truncate | Fault::Late) => Err(injected(Operation::Copy, to.as_ref())),
             Some(Fault::LostAnswer) => {
                 self.inner.copy_opts(from, to, options).await?;
                 Err(injected(Operation::Copy, to.as_ref()))
@@ -293,7 +388,7 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         match self.meet(Operation::Copy, to).await {
             None | Some(Fault::Delay(_)) => self.inner.rename_opts(from, to, options).await,
-            Some(Fault::Fail | Fault::Truncate) => Err(injected(Operation::Copy, to.as_ref())),
+            Some(Fault::Fail | Fault::Truncate | Fault::Late) => Err(injected(Operation::Copy, to.as_ref())),
             Some(Fault::LostAnswer) => {
                 self.inner.rename_opts(from, to, options).await?;
                 Err(injected(Operation::Copy, to.as_ref()))
@@ -310,9 +405,9 @@ impl<S: ObjectStore> FaultyStore<S> {
         inner: BoxStream<'static, Result<ObjectMeta>>,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
         let path = prefix.map(ToString::to_string).unwrap_or_default();
-        let plan = Arc::clone(&self.plan);
+        let faults = self.faults.clone();
         futures::stream::once(async move {
-            match meet(&plan, Operation::List, &path).await {
+            match faults.meet(Operation::List, &path).await {
                 None | Some(Fault::Delay(_)) => inner,
                 Some(_) => futures::stream::iter([Err(injected(Operation::List, &path))]).boxed(),
             }
@@ -341,17 +436,17 @@ fn break_off(whole: GetResult, path: String) -> GetResult {
 struct FaultyUpload {
     inner: Box<dyn MultipartUpload>,
     path: String,
-    plan: Arc<Mutex<Plan>>,
+    faults: Faults,
 }
 
 #[async_trait]
 impl MultipartUpload for FaultyUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         let part = self.inner.put_part(data);
-        let (plan, path) = (Arc::clone(&self.plan), self.path.clone());
+        let (faults, path) = (self.faults.clone(), self.path.clone());
         Box::pin(async move {
-            let fault = meet(&plan, Operation::PutPart, &path).await;
-            if matches!(fault, Some(Fault::Fail | Fault::Truncate)) {
+            let fault = faults.meet(Operation::PutPart, &path).await;
+            if matches!(fault, Some(Fault::Fail | Fault::Truncate | Fault::Late)) {
                 return Err(injected(Operation::PutPart, &path));
             }
             part.await?;
@@ -363,8 +458,8 @@ impl MultipartUpload for FaultyUpload {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        let fault = meet(&self.plan, Operation::Complete, &self.path).await;
-        if matches!(fault, Some(Fault::Fail | Fault::Truncate)) {
+        let fault = self.faults.meet(Operation::Complete, &self.path).await;
+        if matches!(fault, Some(Fault::Fail | Fault::Truncate | Fault::Late)) {
             return Err(injected(Operation::Complete, &self.path));
         }
         let result = self.inner.complete().await?;
@@ -442,6 +537,19 @@ mod tests {
         assert!(first.contains(&true) && first.contains(&false));
         assert_eq!(first, outcomes(3).await);
         assert_ne!(first, outcomes(4).await);
+    }
+
+    #[tokio::test]
+    async fn a_late_put_comes_true_when_it_is_delivered_even_after_its_sender_died() {
+        let (store, path) = store();
+        let client = store.other_client();
+        store.inject(Operation::Put, "", 1, Fault::Late);
+        assert!(client.put_opts(&path, "late".into(), PutMode::Create.into()).await.is_err());
+        client.die_after(0);
+        assert!(client.put(&path, "dead".into()).await.is_err());
+        assert!(matches!(store.get(&path).await, Err(Error::NotFound { .. })));
+        assert_eq!(store.deliver_late(usize::MAX).await, 0);
+        assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "late");
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use futures::{StreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
+use super::fence::{Fence, Fenced};
 use super::hot::{Content, Part};
 use crate::{AddFile, AppTransaction, Commit, CommitOutcome, Error, ErrorKind, Position, Result, Table, segment};
 
@@ -41,11 +42,32 @@ pub(super) struct Flusher {
     failures: u32,
     /// After a failure, when to try again.
     retry_at: Option<Instant>,
+    fence: Option<Fence>,
 }
 
 impl Flusher {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, jobs: Vec::new(), failures: 0, retry_at: None }
+        Self { shared, jobs: Vec::new(), failures: 0, retry_at: None, fence: None }
+    }
+
+    /// Nothing is committed before this is closed.
+    pub(super) fn fence(&mut self, fence: Fence) {
+        self.fence = Some(fence);
+    }
+
+    /// Notes that a table got rows back from the log.
+    pub(super) fn note_behind(&mut self, tenant: &str, table: &'static str) {
+        if let Some(fence) = &mut self.fence {
+            fence.add(tenant, table);
+        }
+    }
+
+    /// Makes sure that what is hot is what the tables lack.
+    pub(super) async fn close_fence(&mut self) -> Result<Fenced> {
+        match &mut self.fence {
+            Some(fence) => fence.close().await,
+            None => Ok(Fenced::InTime),
+        }
     }
 
     /// Flushes when it is time, and when asked.
@@ -117,6 +139,14 @@ impl Flusher {
     /// Commits all that is hot when it begins. On an error what was not committed stays hot.
     pub(super) async fn flush(&mut self) -> Result<Position> {
         let shared = Arc::clone(&self.shared);
+        if self.close_fence().await? == Fenced::TooLate {
+            let message = format!(
+                "a commit of the process before this one came in after this one had read the write-ahead log {}: start \
+                 it again, nothing is committed twice",
+                shared.options.wal_dir.display()
+            );
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
         let end = shared.hot.last_position();
         loop {
             let busy = |tenant: &str, table: &str| {

@@ -14,6 +14,7 @@
 //! hot again, table by table.
 
 mod budget;
+mod fence;
 mod flusher;
 mod hot;
 mod merge;
@@ -256,6 +257,18 @@ impl Lake {
     /// [`ErrorKind::Corrupt`] where it is damaged; [`ErrorKind::Retry`] where store or disk cannot be reached.
     pub async fn open(options: LakeOptions, decoder: Arc<dyn Decode>) -> Result<Arc<Self>> {
         open::open(options, decoder, Arc::new(crate::wal::LocalDisk)).await
+    }
+
+    /// As [`Lake::open`], on another file system than the operating system's: for fault injection.
+    ///
+    /// # Errors
+    /// As [`Lake::open`].
+    pub async fn open_on(
+        options: LakeOptions,
+        decoder: Arc<dyn Decode>,
+        disk: Arc<dyn crate::wal::Disk>,
+    ) -> Result<Arc<Self>> {
+        open::open(options, decoder, disk).await
     }
 
     /// Makes an entry durable and visible. Returns its position after the log is synced (or, with `ack_on_commit`,

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::budget::Budget;
+use super::fence::{Fence, Fenced};
 use super::flusher::{self, Flusher};
 use super::hot::HotStore;
 use super::retries::Retries;
@@ -20,14 +21,30 @@ use crate::{Error, ErrorKind, Position, Result, Store, Table};
 /// Payload bytes that are decoded before their rows are looked after.
 const CHUNK_BYTES: usize = 16 << 20;
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+/// A process that died left one commit on its way for each table at most.
+const START_TRIES: usize = 10;
 
 pub(super) async fn open(options: LakeOptions, decoder: Arc<dyn Decode>, disk: Arc<dyn Disk>) -> Result<Arc<Lake>> {
-    let mut started = start(&options, &decoder, &disk).await?;
+    let mut started = start_fenced(&options, &decoder, &disk).await?;
     if started.is_outrun() {
         started.renew().await?;
-        started = start(&options, &decoder, &disk).await?;
+        started = start_fenced(&options, &decoder, &disk).await?;
     }
     started.run()
+}
+
+/// Starts, anew where a commit of an earlier process came in meanwhile.
+async fn start_fenced(options: &LakeOptions, decoder: &Arc<dyn Decode>, disk: &Arc<dyn Disk>) -> Result<Started> {
+    for _ in 0..START_TRIES {
+        if let Some(started) = start(options, decoder, disk).await? {
+            return Ok(started);
+        }
+    }
+    let message = format!(
+        "commits under the writer id of write-ahead log {} keep coming in: stop the process that makes them",
+        options.wal_dir.display()
+    );
+    Err(Error::new(ErrorKind::Retry, message))
 }
 
 /// A lake whose rows are hot again, but which takes no requests yet.
@@ -39,7 +56,7 @@ struct Started {
     committed_max: Position,
 }
 
-async fn start(options: &LakeOptions, decoder: &Arc<dyn Decode>, disk: &Arc<dyn Disk>) -> Result<Started> {
+async fn start(options: &LakeOptions, decoder: &Arc<dyn Decode>, disk: &Arc<dyn Disk>) -> Result<Option<Started>> {
     let log_options = LogOptions {
         dir: options.wal_dir.clone(),
         store_url: options.store.url().to_owned(),
@@ -77,7 +94,7 @@ async fn start(options: &LakeOptions, decoder: &Arc<dyn Decode>, disk: &Arc<dyn 
     let committed_max = committed.tables.values().copied().max().unwrap_or(0);
     let mut flusher = Flusher::new(Arc::clone(&shared));
     let log = recover(&shared, &mut flusher, replay, committed, decoder).await?;
-    Ok(Started { shared, flusher, log, committed_max })
+    Ok(log.map(|log| Started { shared, flusher, log, committed_max }))
 }
 
 /// A log belongs to the tables whose ids it holds, wherever they lie now.
@@ -136,7 +153,7 @@ async fn open_tables(log: &mut LogAtRest, store: &Store) -> Result<Tables> {
 
 /// What each table holds of this log.
 #[derive(Clone, Debug)]
-struct Committed {
+pub(super) struct Committed {
     tables: HashMap<(String, &'static str), Position>,
     /// By tenant, up to where no table needs anything.
     tenants: HashMap<String, Position>,
@@ -156,8 +173,13 @@ impl Committed {
         committed
     }
 
+    /// The position that a table has committed.
+    pub(super) fn position(&self, tenant: &str, table: &'static str) -> Position {
+        self.tables.get(&(tenant.to_owned(), table)).copied().unwrap_or(0)
+    }
+
     fn lacks(&self, tenant: &str, table: &'static str, position: Position) -> bool {
-        self.tables.get(&(tenant.to_owned(), table)).is_none_or(|committed| *committed < position)
+        self.position(tenant, table) < position
     }
 
     fn tenant_lacks(&self, tenant: &str, position: Position) -> bool {
@@ -172,15 +194,16 @@ struct Chunk {
     at_end: bool,
 }
 
-/// Reads the log to its end and makes hot what its tables lack.
+/// Reads the log to its end and makes hot what its tables lack. `None` where that changed meanwhile.
 async fn recover(
     shared: &Arc<Shared>,
     flusher: &mut Flusher,
     mut replay: Replay,
     committed: Committed,
     decoder: &Arc<dyn Decode>,
-) -> Result<Log> {
+) -> Result<Option<Log>> {
     let committed = Arc::new(committed);
+    flusher.fence(Fence::new(Arc::clone(shared), Arc::clone(&committed)));
     let mut replayed_rows = 0;
     loop {
         let (shared_, committed_, decoder_) = (Arc::clone(shared), Arc::clone(&committed), Arc::clone(decoder));
@@ -189,12 +212,16 @@ async fn recover(
         for (position, tenant, rows) in chunk.frames {
             shared.hot.budget.take(rows.iter().map(|rows| rows.bytes).sum());
             replayed_rows += rows.iter().map(|rows| rows.batch.num_rows()).sum::<usize>();
+            rows.iter().for_each(|rows| flusher.note_behind(&tenant, rows.table));
             shared.hot.push(position, std::iter::once((tenant.as_str(), rows)));
         }
         // Spilling needs no store that takes writes; where the disk refuses, the store has to.
         if let Err(error) = spill::make_room(shared).await {
             tracing::warn!(%error, "cannot spill rows of the write-ahead log");
             if shared.hot.budget.is_exceeded() {
+                if flusher.close_fence().await? == Fenced::TooLate {
+                    return Ok(None);
+                }
                 flusher.flush().await?;
             }
         }
@@ -202,12 +229,19 @@ async fn recover(
             break;
         }
     }
+    match flusher.close_fence().await {
+        Ok(Fenced::InTime) => {}
+        Ok(Fenced::TooLate) => return Ok(None),
+        // A store that can be read, but takes no writes, does not keep requests out. The next flush tries again.
+        Err(error) if error.kind() == ErrorKind::Retry => tracing::warn!(%error, "the store takes no commits"),
+        Err(error) => return Err(error),
+    }
     let log = blocking(move || replay.finish()).await?;
     shared.hot.advance(log.position());
     if replayed_rows > 0 {
         tracing::info!(rows = replayed_rows, position = log.position(), "rows of the write-ahead log are hot again");
     }
-    Ok(log)
+    Ok(Some(log))
 }
 
 fn decode_chunk(mut replay: Replay, shared: &Shared, committed: &Committed, decoder: &dyn Decode) -> Result<Chunk> {

@@ -323,6 +323,37 @@ async fn views_never_miss_nor_repeat_a_row_while_flushes_run() {
     assert_ids(&ids(&*lake, HOUR).await, 0..REQUESTS);
 }
 
+/// Scenario: a process dies while its commit is on its way to the store; the commit comes in before the next process starts,
+/// or after it has.
+/// Guarantee: its rows are committed once.
+#[tokio::test]
+async fn a_commit_that_comes_in_after_its_process_died_is_no_second_one() {
+    for before_start in [false, true] {
+        let world = World::new();
+        let lake = world.open().await;
+        lake.append(entry(0..5)).await.unwrap();
+        let log = format!("{HOUR}/_delta_log");
+        world.objects.inject(Operation::Put, &log, 1, Fault::Late);
+        world.objects.inject_run(Operation::Put, &log, 2, u64::MAX, Fault::Fail);
+        lake.flush().await.unwrap_err();
+        drop(lake);
+        world.objects.heal();
+
+        if before_start {
+            assert_eq!(world.objects.deliver_late(1).await, 0);
+        }
+        let lake = world.open().await;
+        assert_eq!(world.objects.deliver_late(1).await, 0);
+        lake.append(entry(5..8)).await.unwrap();
+        assert_ids(&ids(&*lake, HOUR).await, 0..8);
+        lake.flush().await.unwrap();
+        assert_ids(&ids(&*lake, HOUR).await, 0..8);
+        lake.shutdown().await.unwrap();
+        let at_rest = ReadOnlyLake::open(world.store()).await.unwrap();
+        assert_ids(&ids(&at_rest, HOUR).await, 0..8);
+    }
+}
+
 /// Guarantee: at whatever point between log and commit the process ends, what was acknowledged is there once.
 #[tokio::test]
 async fn a_crash_before_or_after_the_commit_loses_and_repeats_nothing() {
