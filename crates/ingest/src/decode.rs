@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use spanlake_schema::spans;
+use spanlake_schema::{ledger, spans};
 use spanlake_storage::{Decode, Error, ErrorKind, Frame, Result};
 
+use crate::ledger::{KIND_LEDGER, Rows};
 use crate::meaning::Meaning;
 use crate::price::Pricer;
 use crate::room::Room;
@@ -106,6 +107,12 @@ impl Decoder {
 
 impl Decode for Decoder {
     fn decode(&self, frame: &Frame, payload: &Bytes) -> Result<Vec<(&'static str, RecordBatch)>> {
+        if frame.kind == KIND_LEDGER {
+            let rows = Rows::decode(payload).map_err(|error| {
+                Error::new(ErrorKind::Corrupt, "the payload holds no rows of the ledger").with_source(error)
+            })?;
+            return Ok(vec![(ledger::SPEC.name, rows.batch())]);
+        }
         let Some(signal) = Signal::of_frame(frame.kind) else {
             let message = format!("the log holds a frame of kind {}, which this version cannot read", frame.kind);
             return Err(Error::new(ErrorKind::Corrupt, message));

@@ -35,6 +35,7 @@ mod decimal;
 mod decode;
 pub mod decompress;
 pub mod json;
+mod ledger;
 mod log_walk;
 mod meaning;
 mod origin;

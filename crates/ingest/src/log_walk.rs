@@ -157,6 +157,11 @@ impl<'a> Items<'a> for LogWalk<'a> {
         self.columns.end_row();
         Ok(())
     }
+
+    fn end_resource(&mut self, origin: &Origin<'a>) {
+        let (stored, refused) = (self.walked.stored + self.columns.rows as u64, self.walked.refused);
+        self.walked.tally.up_to(origin.service_name(), stored, refused);
+    }
 }
 
 impl LogWalk<'_> {

@@ -109,6 +109,11 @@ impl<'a> Origin<'a> {
         }
     }
 
+    /// As it stands in the column `service_name`.
+    pub(crate) fn service_name(&self) -> Option<&[u8]> {
+        self.service_name.as_deref()
+    }
+
     /// Ends the resource: its items follow.
     pub(crate) fn end_resource(&mut self, writer: &mut ValueWriter) {
         let name_bytes = self.service_name.as_ref().map_or(0, Vec::len) + self.environment.map_or(0, <[u8]>::len);

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use crate::decode::Decoder;
 use crate::decompress::{DecompressError, decompress};
 use crate::json;
+use crate::ledger::{Notes, Rows};
 use crate::room::{ROOM_FACTOR, Room};
 use crate::signal::Signal;
 use crate::walk::{Walked, Walker};
@@ -128,6 +129,8 @@ pub struct IngestStats {
     pub unpriced_calls_total: u64,
     /// Time spent decompressing and walking.
     pub walk_seconds_total: f64,
+    /// Requests that stored nothing and are not in the ledger either, for want of memory or log.
+    pub unlogged_requests_total: u64,
 }
 
 /// Counters of one signal. Items are spans, metric points or log records; received = refused + stored + duplicate, but for
@@ -159,6 +162,8 @@ pub struct Ingest {
     lake: Arc<Lake>,
     options: IngestOptions,
     walker: Walker,
+    /// What stores nothing, on its way to the ledger.
+    notes: Arc<Notes>,
     /// Walks that run at once off the I/O runtime: one a core.
     walks: Semaphore,
     in_flight_bytes: AtomicUsize,
@@ -207,6 +212,7 @@ impl Ingest {
     pub fn new(lake: Arc<Lake>, options: IngestOptions) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
+            notes: Notes::new(Arc::clone(&lake), Arc::clone(&options.ambient)),
             lake,
             options,
             walker: Decoder::default().into_walker(),
@@ -246,8 +252,13 @@ impl Ingest {
     async fn take(&self, signal: Signal, request: Request) -> Result<ExportOutcome, Rejection> {
         let mut share = self.admit(request.body.len())?;
         let received_unix_nano = self.options.ambient.now_unix_nano();
-        let tenant = request.tenant.clone();
-        let Decoded { body, walked } = self.decode(signal, request, received_unix_nano).await?;
+        let (tenant, body_bytes) = (request.tenant.clone(), request.body.len());
+        let decoded = self.decode(signal, request, received_unix_nano).await;
+        let Decoded { body, walked } = decoded.inspect_err(|rejection| {
+            if matches!(rejection.kind, RejectionKind::Malformed | RejectionKind::TooLarge) {
+                self.notes.add(&tenant, Rows::undecodable(signal.name(), received_unix_nano, body_bytes));
+            }
+        })?;
         share.grow(body.len())?;
         self.count(signal, &body, &walked);
         let outcome = ExportOutcome {
@@ -258,9 +269,12 @@ impl Ingest {
                 more => format!("{} (and {} more)", walked.refusal, more - 1),
             },
         };
-        if walked.stored > 0 {
+        let request_bytes = body.len();
+        if walked.stored == 0 {
+            self.notes.add(&tenant, Rows::taken(signal.name(), received_unix_nano, request_bytes, &walked.tally));
+        } else {
             let frame = Frame {
-                tenant,
+                tenant: tenant.clone(),
                 kind: signal.frame_kind(),
                 received_unix_nano,
                 rules_version: self.walker.rules_version(),
@@ -271,6 +285,8 @@ impl Ingest {
             let counters = &self.counters.signals[signal.index()];
             // The answer to a repeat is the first one's: it follows from the bytes.
             if receipt.is_repeat {
+                let rows = Rows::repeated(signal.name(), received_unix_nano, request_bytes, &walked.tally);
+                self.notes.add(&tenant, rows);
                 self.counters.duplicate_requests.fetch_add(1, Relaxed);
                 counters.duplicate.fetch_add(outcome.stored, Relaxed);
             } else {
@@ -328,6 +344,11 @@ impl Ingest {
         decoded
     }
 
+    /// Sends what is still gathered for the ledger to the log. To be called before the lake is shut down.
+    pub async fn settle(&self) {
+        self.notes.write().await;
+    }
+
     /// Counters and gauges.
     pub fn stats(&self) -> IngestStats {
         let counters = &self.counters;
@@ -351,6 +372,7 @@ impl Ingest {
             type_conflicts_total: counters.type_conflicts.load(Relaxed),
             unpriced_calls_total: counters.unpriced_calls.load(Relaxed),
             walk_seconds_total: counters.walk_nanos.load(Relaxed) as f64 / 1e9,
+            unlogged_requests_total: self.notes.unlogged_requests(),
         }
     }
 }

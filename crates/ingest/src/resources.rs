@@ -23,6 +23,9 @@ pub(crate) trait Items<'a> {
 
     /// Takes one item. `parent` is the reader that has just read its bytes.
     fn item(&mut self, origin: &Origin<'a>, parent: &Reader<'a>, bytes: &'a [u8]) -> Result<(), WireError>;
+
+    /// All items of a resource have been taken: counts them for the ledger.
+    fn end_resource(&mut self, origin: &Origin<'a>);
 }
 
 /// Hands every item of a request to `items`, with where it comes from.
@@ -62,6 +65,7 @@ fn resource<'a>(
             scope(&mut origin, &reader, reader.bytes(wire)?, names, items)?;
         }
     }
+    items.end_resource(&origin);
     Ok(())
 }
 

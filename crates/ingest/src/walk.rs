@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use spanlake_schema::flags::{reading as reading_flag, time as time_flag};
-use spanlake_schema::spans;
+use spanlake_schema::{ledger, spans};
 
 use crate::columns::TextMap;
 use crate::dates::Dates;
+use crate::ledger::{Rows, Tally};
 use crate::log_walk;
 use crate::meaning::{Meaning, SpanFacts};
 use crate::origin::Origin;
@@ -33,6 +34,8 @@ pub(crate) struct Walked {
     pub(crate) stored: u64,
     /// Items that are refused.
     pub(crate) refused: u64,
+    /// The same by service.
+    pub(crate) tally: Tally,
     /// Why the first refused item was refused.
     pub(crate) refusal: String,
     pub(crate) repaired_strings: u64,
@@ -69,10 +72,15 @@ impl Walker {
         received_unix_nano: u64,
         room: Room,
     ) -> Result<Walked, WireError> {
-        match signal {
-            Signal::Traces => self.traces(body, received_unix_nano, room),
-            Signal::Logs => log_walk::walk(body, received_unix_nano, room),
+        let mut walked = match signal {
+            Signal::Traces => self.traces(body, received_unix_nano, room)?,
+            Signal::Logs => log_walk::walk(body, received_unix_nano, room)?,
+        };
+        if walked.stored > 0 {
+            let rows = Rows::taken(signal.name(), received_unix_nano, body.len(), &walked.tally);
+            walked.batches.push((ledger::SPEC.name, rows.batch()));
         }
+        Ok(walked)
     }
 
     fn traces(&self, body: &[u8], received_unix_nano: u64, room: Room) -> Result<Walked, WireError> {
@@ -173,6 +181,8 @@ impl<'a, 'w> Walk<'a, 'w> {
                 self.scope_spans(&mut origin, &reader, reader.bytes(wire)?)?;
             }
         }
+        let (stored, refused) = (self.walked.stored + self.columns.rows as u64, self.walked.refused);
+        self.walked.tally.up_to(origin.service_name(), stored, refused);
         Ok(())
     }
 

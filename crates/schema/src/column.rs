@@ -130,6 +130,9 @@ pub struct TableSpec {
     pub statistics: &'static [&'static str],
     /// Columns with a Bloom filter in the Parquet file.
     pub bloom_filters: &'static [&'static str],
+    /// Columns of 64-bit integers that add up. Where there are any, rows that are equal in all other columns may be made
+    /// one at any time, so that readers have to take sums.
+    pub sums: &'static [&'static str],
 }
 
 impl TableSpec {

@@ -25,6 +25,7 @@
 mod ambient;
 mod column;
 pub mod flags;
+pub mod ledger;
 pub mod logs;
 pub mod model_usage;
 pub mod spans;
@@ -40,4 +41,4 @@ pub const DEFAULT_TENANT: &str = "default";
 pub const DATE: &str = "date";
 
 /// All tables, in the order in which they are created.
-pub const TABLES: &[&TableSpec] = &[&spans::SPEC, &model_usage::HOUR_SPEC, &logs::SPEC];
+pub const TABLES: &[&TableSpec] = &[&spans::SPEC, &model_usage::HOUR_SPEC, &logs::SPEC, &ledger::SPEC];

@@ -10,6 +10,7 @@ pub const SPEC: TableSpec = TableSpec {
     columns: COLUMNS,
     statistics: &["trace_id", "time", "severity_number", "event_name", "service_name", "received_time"],
     bloom_filters: &["trace_id"],
+    sums: &[],
 };
 
 const COLUMNS: &[Column] = &[

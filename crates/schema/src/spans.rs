@@ -23,6 +23,7 @@ pub const SPEC: TableSpec = TableSpec {
         "received_time",
     ],
     bloom_filters: &["trace_id"],
+    sums: &[],
 };
 
 const COLUMNS: &[Column] = &[

@@ -161,6 +161,8 @@ impl Page {
     fn retries(&mut self, ingest: &IngestStats, lake: &LakeStats) {
         let help = "Requests that were stored before and came again; nothing of them is stored twice.";
         self.counter("spanlake_ingest_duplicate_requests_total", help, ingest.duplicate_requests_total);
+        let help = "Requests that stored nothing and are not in the ledger either, for want of memory or log.";
+        self.counter("spanlake_ledger_unlogged_requests_total", help, ingest.unlogged_requests_total);
         let help = "Requests that would be known if they came again.";
         self.gauge("spanlake_retry_requests", help, lake.retry_requests);
         self.gauge("spanlake_retry_bytes", "Memory for known requests, at worst.", lake.retry_bytes);

@@ -77,7 +77,7 @@ pub(crate) async fn run(config: Config, options: ServeOptions) -> anyhow::Result
     ]);
     stop.requested().await;
     drop(background);
-    end(serving, &lake).await
+    end(serving, &gate, &lake).await
 }
 
 /// Tasks that end with the server.
@@ -89,12 +89,15 @@ impl Drop for Background {
     }
 }
 
-async fn end(mut serving: JoinSet<()>, lake: &Lake) -> anyhow::Result<()> {
+async fn end(mut serving: JoinSet<()>, gate: &Gate, lake: &Lake) -> anyhow::Result<()> {
     let all_ended = async { while serving.join_next().await.is_some() {} };
     if tokio::time::timeout(REQUESTS_GRACE, all_ended).await.is_err() {
         tracing::warn!("some requests took longer than {} and were cut off", format_duration(REQUESTS_GRACE));
     }
     serving.shutdown().await;
+    if let Ok(services) = gate.services() {
+        services.ingest.settle().await;
+    }
     let kept = "what is not committed stays in the write-ahead log until the next start";
     match tokio::time::timeout(COMMIT_GRACE, lake.shutdown()).await {
         Ok(result) => result.context(kept)?,

@@ -19,6 +19,7 @@ const FIRST: TableSpec = TableSpec {
     ],
     statistics: &[],
     bloom_filters: &[],
+    sums: &[],
 };
 
 const LATER: TableSpec = TableSpec {

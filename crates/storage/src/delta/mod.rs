@@ -67,6 +67,8 @@ pub struct Snapshot {
     pub transactions: HashMap<String, i64>,
     /// The table's id in the Delta metadata.
     pub table_id: String,
+    /// When the table was made, milliseconds since 1970-01-01, where its metadata says.
+    pub created_time_ms: Option<i64>,
     /// Columns that may be NULL in this table, whatever the spec says: segments from before they were added lack them.
     pub nullable_columns: Arc<BTreeSet<String>>,
 }

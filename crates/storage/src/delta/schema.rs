@@ -170,6 +170,7 @@ mod tests {
         comment: "",
         statistics: &["cost_usd"],
         bloom_filters: &[],
+        sums: &[],
     };
 
     fn metadata(spec: &TableSpec) -> Metadata {

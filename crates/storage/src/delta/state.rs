@@ -63,6 +63,7 @@ impl State {
             segments: merge_segments(&self.snapshot.segments, &replay.files),
             transactions: merge_transactions(&self.snapshot.transactions, &replay.transactions),
             table_id: metadata.id.clone(),
+            created_time_ms: metadata.created_time,
             nullable_columns,
         });
         for txn in replay.transactions {
@@ -102,6 +103,7 @@ impl State {
             segments: Vec::new(),
             transactions: HashMap::new(),
             table_id: metadata.id.clone(),
+            created_time_ms: metadata.created_time,
             nullable_columns: Arc::default(),
         };
         let mut state = Self {

@@ -15,6 +15,7 @@ const NOTES: TableSpec = TableSpec {
     columns: &[Column::required("date", ColumnType::Date, "day"), Column::required("note", ColumnType::Text, "text")],
     statistics: &["note"],
     bloom_filters: &[],
+    sums: &[],
 };
 
 /// A file of a commit; commits do not look into files, so that none has to lie there.

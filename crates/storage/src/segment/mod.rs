@@ -1,8 +1,10 @@
 //! Parquet segments: writer settings, encodings, statistics.
 //!
-//! [`encode()`] is pure CPU work; [`write()`] splits by date, encodes off the I/O runtime and uploads.
+//! [`encode()`] is pure CPU work; [`write()`] folds rows that add up, splits by date, encodes off the I/O runtime and
+//! uploads.
 
 mod encoder;
+mod fold;
 mod properties;
 mod statistics;
 #[cfg(test)]
@@ -49,8 +51,9 @@ pub struct Encoded {
 pub async fn write(table: &Table, batches: &[RecordBatch], name: &str) -> Result<Vec<AddFile>> {
     let (spec, owned) = (table.spec(), batches.to_vec());
     let encoded = tokio::task::spawn_blocking(move || -> Result<Vec<(i32, Encoded)>> {
-        let parts = split_by_date(spec, &owned)?;
-        drop(owned);
+        let folded = fold::fold(spec, owned)?;
+        let parts = split_by_date(spec, &folded)?;
+        drop(folded);
         parts.into_iter().map(|(date, batches)| Ok((date, encode(spec, &batches)?))).collect()
     })
     .await

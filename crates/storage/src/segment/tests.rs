@@ -43,6 +43,7 @@ const EVERYTHING: TableSpec = TableSpec {
     ],
     statistics: &["id", "text", "start", "end", "day", "count", "ratio", "cost_usd", "sum_usd"],
     bloom_filters: &["id"],
+    sums: &[],
 };
 
 /// Texts whose bounds are hard to tell: long, at the end of the code points, before the gap in them, in many bytes.
