@@ -29,6 +29,8 @@ mod protocol;
 mod retries;
 #[path = "pipeline/sql_endpoint.rs"]
 mod sql_endpoint;
+#[path = "pipeline/verify.rs"]
+mod verify;
 #[path = "pipeline/visibility.rs"]
 mod visibility;
 

@@ -20,7 +20,7 @@ fn kept_versions() -> Vec<PathBuf> {
     versions
 }
 
-fn copy_directory(from: &Path, to: &Path) {
+pub(crate) fn copy_directory(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("a directory to copy") {
         let path = entry.expect("an entry").path();
@@ -133,5 +133,8 @@ async fn stores_of_earlier_versions_open() {
         assert_eq!(rows[0]["n"], sent, "committed");
         let server = options.start().await;
         assert_eq!(count_spans(&server).await, sent, "after a restart");
+        // Its first spans are older than the ledger.
+        let (is_clean, report) = crate::verify::verify_server(&server).await;
+        assert!(is_clean && report["signals"][0]["compared_from"].is_string(), "{report:#}");
     }
 }

@@ -165,6 +165,11 @@ impl QueryEngine {
         }
     }
 
+    /// Where its tables come from.
+    pub(crate) fn source(&self) -> &Arc<dyn TableSource> {
+        &self.source
+    }
+
     /// Counters.
     pub fn stats(&self) -> QueryStats {
         self.counters.read(self.env.memory_pool.reserved())

@@ -45,6 +45,7 @@ pub mod rollup;
 mod session;
 mod stats;
 mod table;
+pub mod verify;
 
 pub use engine::{QueryEngine, QueryOptions};
 pub use error::{QueryError, QueryErrorKind};

@@ -16,6 +16,7 @@ use crate::config::resident_bytes;
 use crate::gate::Gate;
 use crate::metrics_text::{self, Figures};
 use crate::sql_http::{self, ApiError, STATEMENT_BYTES_MAX};
+use crate::verify_http;
 
 /// Statements being received at once, in bytes.
 const STATEMENTS_BYTES_MAX: usize = 64 * STATEMENT_BYTES_MAX;
@@ -61,6 +62,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/v1/sql", get(sql_http::get).post(sql_http::post).fallback(any(wrong_method)))
+        .route("/api/v1/verify", get(verify_http::get))
         .fallback(not_found)
         .with_state(api)
 }

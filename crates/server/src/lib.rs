@@ -40,5 +40,6 @@ mod reading;
 mod serve;
 mod shutdown;
 mod sql_http;
+mod verify_http;
 
 pub use cli::main;

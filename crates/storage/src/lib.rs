@@ -78,7 +78,8 @@ pub mod wal;
 pub use delta::{AddFile, AppTransaction, Commit, CommitOutcome, Segment, Snapshot, Table};
 pub use error::{Error, ErrorKind, Result};
 pub use lake::{
-    Decode, Entry, Frame, Lake, LakeOptions, LakeStats, ReadOnlyLake, Receipt, SpilledSegment, TableSource, TableView,
+    Capture, Decode, Entry, Frame, Lake, LakeOptions, LakeStats, ReadOnlyLake, Receipt, SpilledSegment, TableSource,
+    TableView,
 };
 pub use store::Store;
 

@@ -15,18 +15,18 @@ const LOOKUPS_AT_ONCE: usize = 16;
 
 /// Where the dirty windows of some commits are to be found.
 #[derive(Debug, Default)]
-pub(super) struct Suspects {
+pub(crate) struct Suspects {
     /// Segments that appeared or went with a change of rows: their rows tell the windows.
-    pub(super) segments: Vec<Arc<Segment>>,
+    pub(crate) segments: Vec<Arc<Segment>>,
     /// Days of segments that nobody can read any more: all their windows are dirty.
-    pub(super) days: BTreeSet<i32>,
+    pub(crate) days: BTreeSet<i32>,
 }
 
 /// What the commits touched. `None` where that cannot be told: everything is dirty.
 ///
 /// Commits that only rewrite rows (compaction) touch nothing. A segment that left the snapshot is still read while its object
 /// exists; a vacuum in between makes the read fail, and the next run finds the object gone.
-pub(super) async fn suspects(
+pub(crate) async fn suspects(
     table: &Table,
     snapshot: &Snapshot,
     changes: &[Change],

@@ -23,7 +23,7 @@ mod definition;
 mod restate;
 mod windows;
 
-mod dirty;
+pub(crate) mod dirty;
 mod run;
 
 use std::sync::Arc;

@@ -6,6 +6,7 @@
 mod prices;
 mod rollup;
 mod sql;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -75,6 +76,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         Some(("demo", matches)) => serve(matches, Some(demo_options(matches)?)),
         Some(("prices", matches)) => prices::run(matches),
         Some(("sql", matches)) => runtime()?.block_on(sql::run(matches)),
+        Some(("verify", matches)) => runtime()?.block_on(verify::run(matches)),
         Some(("rollup", matches)) => runtime()?.block_on(rollup::run(matches)),
         _ => {
             println!("spanlake {}", env!("CARGO_PKG_VERSION"));
@@ -174,6 +176,7 @@ pub fn command() -> Command {
         .subcommand(sql::command())
         .subcommand(rollup::command())
         .subcommand(prices::command())
+        .subcommand(verify::command())
         .subcommand(Command::new("version").about("Print the version"))
 }
 

@@ -25,16 +25,6 @@ const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
 pub(super) fn command() -> Command {
     let statement =
         Arg::new("statement").value_name("STATEMENT").required(true).help("a SELECT, or - for standard input");
-    let server = Arg::new("server")
-        .long("server")
-        .value_name("URL")
-        .help("the HTTP address of a running server (its http_addr)")
-        .default_value(DEFAULT_SERVER)
-        .env("SPANLAKE_SERVER");
-    let store = Arg::new("store")
-        .long("store")
-        .value_name("DIR|URL")
-        .help("read this store directly, without a server: what is committed, and nothing that still waits in a log");
     let format = Arg::new("format")
         .long("format")
         .value_name("FORMAT")
@@ -44,7 +34,25 @@ pub(super) fn command() -> Command {
     Command::new("sql")
         .about("Ask in SQL")
         .after_help("spanlake sql \"SELECT model, sum(cost_usd) AS usd FROM spans GROUP BY model ORDER BY usd DESC\"")
-        .args([statement, server, store, format])
+        .args([statement, server_argument(), store_argument(), format])
+}
+
+/// Which server is asked.
+pub(super) fn server_argument() -> Arg {
+    Arg::new("server")
+        .long("server")
+        .value_name("URL")
+        .help("the HTTP address of a running server (its http_addr)")
+        .default_value(DEFAULT_SERVER)
+        .env("SPANLAKE_SERVER")
+}
+
+/// Which store is read without a server.
+pub(super) fn store_argument() -> Arg {
+    Arg::new("store")
+        .long("store")
+        .value_name("DIR|URL")
+        .help("read this store directly, without a server: what is committed, and nothing that still waits in a log")
 }
 
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
@@ -104,12 +112,7 @@ async fn on_server(server: &str, statement: &str, format: Option<Format>) -> any
 }
 
 async fn on_store(store: &str, statement: &str, format: Option<Format>) -> anyhow::Result<()> {
-    // Opening makes a missing directory, which a question should not.
-    let directory = store.strip_prefix("file://").unwrap_or(store);
-    anyhow::ensure!(directory.contains("://") || Path::new(directory).is_dir(), "--store {store}: no such directory");
-    let lake = ReadOnlyLake::open(Store::open(store)?).await?;
-    let config = load(&Sources::default(), Machine::detect())?;
-    let engine = QueryEngine::new(Arc::new(lake), query_options(&config.query))?;
+    let engine = engine_on_store(store).await?;
     let shown = |error: QueryError| anyhow::anyhow!("{}", pointed(statement, &error.message, error.position));
     let Some(format) = format else {
         let stream = engine.sql(DEFAULT_TENANT, statement, Parameters::None).await.map_err(shown)?;
@@ -123,6 +126,16 @@ async fn on_store(store: &str, statement: &str, format: Option<Format>) -> anyho
         output.write(&piece.map_err(shown)?)?;
     }
     output.end()
+}
+
+/// An engine over a store at rest.
+pub(super) async fn engine_on_store(store: &str) -> anyhow::Result<Arc<QueryEngine>> {
+    // Opening makes a missing directory, which a question should not.
+    let directory = store.strip_prefix("file://").unwrap_or(store);
+    anyhow::ensure!(directory.contains("://") || Path::new(directory).is_dir(), "--store {store}: no such directory");
+    let lake = ReadOnlyLake::open(Store::open(store)?).await?;
+    let config = load(&Sources::default(), Machine::detect())?;
+    Ok(QueryEngine::new(Arc::new(lake), query_options(&config.query))?)
 }
 
 /// Standard output whose last line ends, so that a shell's prompt does not stick to it.

@@ -15,6 +15,7 @@
 
 mod budget;
 mod fence;
+mod capture;
 mod flusher;
 mod hot;
 mod merge;
@@ -29,6 +30,7 @@ mod tables;
 mod tests;
 mod writer;
 
+pub use capture::Capture;
 pub use read_only::ReadOnlyLake;
 pub use spill::SpilledSegment;
 pub use stats::LakeStats;
@@ -145,6 +147,15 @@ pub trait TableSource: Send + Sync + std::fmt::Debug {
 
     /// One consistent view of a table. `None` where there is no such table.
     async fn view(&self, tenant: &str, table: &str) -> Result<Option<TableView>>;
+
+    /// Views of several tables at one moment, or one after the other where there is no log at hand.
+    async fn capture(&self, tenant: &str, tables: &[&str]) -> Result<Capture> {
+        let mut capture = Capture::default();
+        for table in tables {
+            capture.views.extend(self.view(tenant, table).await?);
+        }
+        Ok(capture)
+    }
 }
 
 /// What the parts of a lake share.
@@ -433,6 +444,10 @@ impl TableSource for Lake {
 
     async fn view(&self, tenant: &str, table: &str) -> Result<Option<TableView>> {
         Ok(self.shared.view(tenant, table))
+    }
+
+    async fn capture(&self, tenant: &str, tables: &[&str]) -> Result<Capture> {
+        self.shared.capture(tenant, tables).await
     }
 }
 
