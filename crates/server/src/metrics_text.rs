@@ -142,6 +142,9 @@ impl Page {
             "Time spent in syncs of the log.",
             stats.wal_sync_seconds_total,
         );
+        let help =
+            "Requests of the log that were acknowledged and could not be read any more: see `spanlake wal inspect`.";
+        self.counter("spanlake_wal_lost_positions_total", help, stats.wal_lost_positions_total);
         self.gauge("spanlake_wal_position", "The last durable position of the log.", stats.position);
         let help = "The position of the log that every table has committed.";
         self.gauge("spanlake_wal_committed_position", help, stats.committed_position);

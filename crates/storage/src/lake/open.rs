@@ -294,6 +294,8 @@ impl Started {
     fn run(mut self) -> Result<Arc<Lake>> {
         let shared = self.shared;
         shared.log_budget.take(self.log.bytes());
+        let lost = self.log.identity().lost_positions_total;
+        shared.counters.update(|stats| stats.wal_lost_positions_total = lost);
         let committed = shared.hot.committed_position();
         shared.progress.send_modify(|progress| progress.committed = committed);
         writer::release(&mut self.log, &shared, committed);

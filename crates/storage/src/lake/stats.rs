@@ -27,6 +27,8 @@ pub struct LakeStats {
     pub wal_syncs_total: u64,
     /// Time spent in syncs.
     pub wal_sync_seconds_total: f64,
+    /// Positions of the log that could not be read any more, over all of its life.
+    pub wal_lost_positions_total: u64,
     /// The last durable position.
     pub position: Position,
     /// The position that every table has committed.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -17,6 +18,8 @@ use crate::{Error, ErrorKind, Frame, Position, Result};
 /// A group is closed at this many bytes or frames.
 const GROUP_BYTES: u64 = 16 << 20;
 const GROUP_FRAMES: usize = 1024;
+/// After this time without work the log's end is marked.
+const REST: Duration = Duration::from_secs(1);
 
 /// A request on its way into the log.
 #[derive(Debug)]
@@ -60,6 +63,8 @@ enum Work {
     Append(Vec<Pending>),
     Bind(Vec<Bind>),
     Release(Position),
+    /// Nothing came for a while.
+    Rest,
 }
 
 impl Queue {
@@ -96,8 +101,8 @@ impl Queue {
         if self.waiting.lock().closed { Err(closed()) } else { Ok(()) }
     }
 
-    /// Waits for work; `None` where the queue is closed and empty.
-    fn take(&self) -> Option<Work> {
+    /// Waits for work; `None` where the queue is closed and empty. Where it is asked for, a while without any is told.
+    fn take(&self, tell_rest: bool) -> Option<Work> {
         let mut waiting = self.waiting.lock();
         loop {
             if let Some(position) = waiting.release.take() {
@@ -112,7 +117,11 @@ impl Queue {
             if waiting.closed {
                 return None;
             }
-            self.ready.wait(&mut waiting);
+            if !tell_rest {
+                self.ready.wait(&mut waiting);
+            } else if self.ready.wait_for(&mut waiting, REST).timed_out() {
+                return Some(Work::Rest);
+            }
         }
     }
 }
@@ -135,9 +144,17 @@ pub(super) fn closed() -> Error {
 
 /// Works until the queue is closed, then hands back the log.
 pub(super) fn run(mut log: Log, shared: &Arc<Shared>) -> Log {
-    while let Some(work) = shared.queue.take() {
+    let mut was_busy = false;
+    while let Some(work) = shared.queue.take(was_busy) {
         match work {
-            Work::Append(group) => append(&mut log, shared, group),
+            Work::Append(group) => {
+                append(&mut log, shared, group);
+                was_busy = true;
+            }
+            Work::Rest => {
+                log.mark();
+                was_busy = false;
+            }
             Work::Bind(binds) => {
                 for bind in binds {
                     // Whoever asked may have gone.

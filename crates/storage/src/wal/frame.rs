@@ -54,6 +54,22 @@ impl FrameHeader {
         })
     }
 
+    /// Says behind the last frame that everything up to a position is durable, where no later frame says so yet. No frame has
+    /// its position, 0.
+    pub(super) fn mark(durable: Position) -> Self {
+        Self {
+            body_crc: 0,
+            payload_bytes: 0,
+            position: 0,
+            durable,
+            received_unix_nano: 0,
+            rules_version: 0,
+            prices_version: 0,
+            tenant_bytes: 0,
+            kind: 0,
+        }
+    }
+
     pub(super) fn encode(&self, salt: Salt) -> [u8; FIXED_BYTES] {
         let mut bytes = [0; FIXED_BYTES];
         bytes[..4].copy_from_slice(&MAGIC);

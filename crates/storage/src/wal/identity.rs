@@ -30,7 +30,49 @@ pub struct Identity {
     pub epoch: u64,
     /// All frames up to here were committed when the identity was written; later ones may be.
     pub committed_position: Position,
+    /// All frames up to here were durable when the identity was written; later ones may be.
+    #[serde(default)]
+    pub durable_position: Position,
+    /// The sequence of the newest segment when the identity was written; 0: there was none.
+    #[serde(default)]
+    pub newest_sequence: u64,
+    /// What could not be read, the latest last. What is committed by now is kept for people, the last [`LOST_MAX`] of it.
+    #[serde(default)]
+    pub lost: Vec<Lost>,
+    /// How many positions were ever lost.
+    #[serde(default)]
+    pub lost_positions_total: u64,
 }
+
+/// Positions that had been durable and cannot be read any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// The first of them.
+    pub first: Position,
+    /// The last of them.
+    pub last: Position,
+    /// Why.
+    pub reason: LostReason,
+    /// The segment's file name; where files are missing, the one before or after them.
+    pub file: String,
+    /// Where in the file the unreadable part begins.
+    pub offset: u64,
+    /// When it was noticed, nanoseconds since 1970-01-01.
+    pub noticed_unix_nano: u64,
+}
+
+/// Why positions cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LostReason {
+    /// Their bytes are damaged.
+    Damaged,
+    /// Their files are gone.
+    Missing,
+}
+
+/// Losses that are kept after they were committed past.
+const LOST_MAX: usize = 100;
 
 impl Identity {
     pub(super) fn new(options: &LogOptions) -> Self {
@@ -41,6 +83,27 @@ impl Identity {
             previous_writer_id: None,
             epoch: 0,
             committed_position: 0,
+            durable_position: 0,
+            newest_sequence: 0,
+            lost: Vec::new(),
+            lost_positions_total: 0,
+        }
+    }
+
+    /// Whether a loss of these positions was noted before.
+    pub(super) fn knows_loss(&self, first: Position, last: Position) -> bool {
+        self.lost.iter().any(|lost| lost.first <= first && last <= lost.last)
+    }
+
+    /// Notes a loss.
+    pub(super) fn add_loss(&mut self, lost: Lost) {
+        self.lost_positions_total += lost.last - lost.first + 1;
+        self.lost.push(lost);
+        let committed = self.committed_position;
+        while self.lost.len() > LOST_MAX
+            && let Some(oldest) = self.lost.iter().position(|lost| lost.last <= committed)
+        {
+            self.lost.remove(oldest);
         }
     }
 

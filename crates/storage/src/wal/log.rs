@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::disk::{DiskFile, write_all_at};
 use super::frame::{FIXED_BYTES, FrameHeader, Salt};
 use super::identity::{Identity, Lock};
-use super::segment::{HEADER_BYTES, SegmentHeader, live_path, spare_path};
+use super::segment::{HEADER_BYTES, SegmentHeader, committed_path, damaged_path, live_path, spare_path};
 use super::{LogOptions, frame_bytes};
 use crate::{Error, ErrorKind, Frame, Position, Result};
 
@@ -36,6 +36,10 @@ pub struct Log {
     pub(super) spares: Vec<PathBuf>,
     pub(super) extents: Extents,
     pub(super) active: Option<Active>,
+    /// Whether the disk says by itself that the last group is durable.
+    pub(super) is_marked: bool,
+    /// The position in the name of the file that tells what is committed.
+    pub(super) committed: Option<Position>,
     pub(super) _lock: Lock,
 }
 
@@ -56,6 +60,8 @@ pub(super) struct Retired {
     pub(super) path: PathBuf,
     pub(super) sequence: u64,
     pub(super) last_position: Position,
+    /// Whether it is kept for what could not be read.
+    pub(super) is_damaged: bool,
     pub(super) recyclable: bool,
 }
 
@@ -144,6 +150,7 @@ impl Log {
         }
         active.offset += group.bytes;
         self.last += group.frames as u64;
+        self.is_marked = false;
         self.extents.add(self.last, group.bytes);
         Ok(group.frames)
     }
@@ -170,8 +177,26 @@ impl Log {
         }
     }
 
+    /// Writes behind the last group that it is durable, as the next group would. Without it nobody could tell damage in
+    /// the last group from a write that was torn before its requests were acknowledged. For quiet times; does nothing
+    /// where nothing was appended since.
+    pub fn mark(&mut self) {
+        let Some(active) = self.active.as_mut().filter(|_| !self.is_marked) else { return };
+        self.is_marked = true;
+        let mark = FrameHeader::mark(self.last).encode(active.salt);
+        if active.bytes - active.offset < mark.len() as u64 {
+            return;
+        }
+        let written = write_all_at(active.file.as_mut(), &mut [IoSlice::new(&mark)], active.offset);
+        if let Err(error) = written.and_then(|()| active.file.sync()) {
+            tracing::warn!(%error, file = %active.path.display(), "cannot mark the end of the write-ahead log");
+            self.abandon_segment();
+        }
+    }
+
     fn retire(&mut self, active: Active, intact: bool) {
         self.retired.push_back(Retired {
+            is_damaged: false,
             recyclable: intact && active.bytes == self.options.segment_bytes,
             path: active.path,
             sequence: active.sequence,
@@ -227,6 +252,7 @@ impl Log {
     pub fn release(&mut self, position: Position) -> Result<u64> {
         let freed = self.extents.release(position);
         self.identity.committed_position = self.identity.committed_position.max(position.min(self.last));
+        self.name_committed(self.identity.committed_position)?;
         // The newest segment says where positions go on, and stays until there is another.
         let kept = usize::from(self.active.is_none());
         self.free_segments(position, kept)?;
@@ -240,11 +266,33 @@ impl Log {
         freed.take_while(|retired| retired.last_position <= position).last().map(|retired| retired.last_position)
     }
 
+    /// Puts the committed position into a file's name.
+    fn name_committed(&mut self, position: Position) -> Result<()> {
+        let (dir, disk) = (&self.options.dir, &self.options.disk);
+        let path = committed_path(dir, position);
+        let named = match self.committed {
+            Some(before) if before >= position => return Ok(()),
+            Some(before) => disk.rename(&committed_path(dir, before), &path),
+            None => disk.create(&path, 0).map(drop),
+        };
+        named.map_err(|error| segment_error(&path, error))?;
+        self.committed = Some(position);
+        Ok(())
+    }
+
     fn free_segments(&mut self, position: Position, kept: usize) -> Result<()> {
-        let mut changed = false;
-        while let Some(retired) = self.retired.front()
-            && retired.last_position <= position
-            && self.retired.len() > kept
+        let is_due = |retired: &VecDeque<Retired>| {
+            retired.len() > kept && retired.front().is_some_and(|retired| retired.last_position <= position)
+        };
+        if !is_due(&self.retired) {
+            return Ok(());
+        }
+        let sync_dir =
+            || self.options.disk.sync_dir(&self.options.dir).map_err(|error| segment_error(&self.options.dir, error));
+        // What is committed is told before the files go: whoever finds them missing knows that they were not needed.
+        sync_dir()?;
+        while is_due(&self.retired)
+            && let Some(retired) = self.retired.front()
         {
             self.recycle_or_remove(retired).map_err(|error| segment_error(&retired.path, error))?;
             let recycled = self.retired.pop_front();
@@ -254,17 +302,15 @@ impl Log {
             {
                 self.spares.push(spare_path(&self.options.dir, retired.sequence));
             }
-            changed = true;
         }
-        if changed {
-            self.options.disk.sync_dir(&self.options.dir).map_err(|error| segment_error(&self.options.dir, error))?;
-        }
-        Ok(())
+        sync_dir()
     }
 
     fn recycle_or_remove(&self, retired: &Retired) -> io::Result<()> {
         if retired.recyclable && self.spares.len() < SPARES_MAX {
             self.options.disk.rename(&retired.path, &spare_path(&self.options.dir, retired.sequence))
+        } else if retired.is_damaged {
+            self.options.disk.rename(&retired.path, &damaged_path(&self.options.dir, retired.sequence))
         } else {
             self.options.disk.remove(&retired.path)
         }
@@ -280,6 +326,7 @@ impl Log {
             identity.bind(&self.options.dir, table, id)?;
         }
         if identity != self.identity {
+            self.note_end(&mut identity);
             identity.save(&self.options.dir, self.options.disk.as_ref())?;
             self.identity = identity;
         }
@@ -293,6 +340,8 @@ impl Log {
         self.identity.previous_writer_id = Some(old);
         self.identity.epoch += 1;
         self.identity.committed_position = self.last;
+        self.identity.durable_position = self.last;
+        self.identity.newest_sequence = 0;
         self.identity.save(&self.options.dir, self.options.disk.as_ref())?;
         self.writer_number = self.identity.writer_number()?;
         if let Some(active) = self.active.take() {
@@ -302,12 +351,22 @@ impl Log {
             retired.recyclable = false;
         }
         self.extents = Extents::default();
+        self.name_committed(self.last)?;
         self.free_segments(self.last, 0)
     }
 
-    /// Writes down that all frames up to the released position are committed, so that the next start need not read them.
+    /// Writes down that all frames up to the released position are committed, so that the next start need not read them,
+    /// and where the log ends.
     pub fn close(self) -> Result<()> {
-        self.identity.save(&self.options.dir, self.options.disk.as_ref())
+        let mut identity = self.identity.clone();
+        self.note_end(&mut identity);
+        identity.save(&self.options.dir, self.options.disk.as_ref())
+    }
+
+    fn note_end(&self, identity: &mut Identity) {
+        let newest = self.active.as_ref().map(|active| active.sequence);
+        identity.durable_position = self.last;
+        identity.newest_sequence = newest.or(self.retired.back().map(|retired| retired.sequence)).unwrap_or(0);
     }
 
     /// The last durable position.

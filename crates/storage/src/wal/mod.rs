@@ -9,6 +9,8 @@
 //! | `wal-<sequence>.log` | a segment: a header, then frames |
 //! | `spare-<sequence>.log` | a segment whose frames are all committed, kept to be written over |
 //! | `retries` | digests of answered requests whose frames have left the log (retry_file.rs) |
+//! | `damaged-<sequence>.log` | a segment that could not be read whole and whose other frames are all committed, kept for people |
+//! | `committed-<position>` | empty: every frame up to the position in its name is committed |
 //!
 //! A frame is one request. Frames are numbered from 1 without gaps ([`crate::Position`]). They are written in groups, and a
 //! group is answered only after its sync. Numbers are little-endian, and a frame starts at a multiple of 8:
@@ -32,8 +34,13 @@
 //! **Invariants.**
 //! - The salt is made of writer id, epoch and segment sequence, no two segments share one. A frame that an earlier use of
 //!   a recycled file left behind is therefore never taken for a frame of the present one.
-//! - A group is written only when the group before it is durable. So a damaged frame can be a torn tail only where no
-//!   later frame says that it had been durable; else it is corruption, and is reported instead of cut.
+//! - A group is written only when the group before it is durable. So a damaged frame can be a torn tail only where nothing
+//!   says that it had been durable: no later frame or segment, no *mark* (a header with position 0 that follows the last
+//!   frame once the log has been quiet for a second), and not the identity. A torn tail is cut with a log line.
+//! - All else is damage. What can be read behind it is read; the positions that cannot are noted in the identity, logged
+//!   and counted; the segment is kept aside instead of recycled. Where files are missing, somebody may be able to put
+//!   them back: opening is refused until the positions are given up by name. No position is skipped silently.
+//! - What is committed is told by a file's name before segments are freed, so that a segment removed by hand is noticed.
 //! - After a failed write or sync the segment takes no more frames. The next segment starts at the first position that
 //!   did not become durable, and thereby supersedes what the failed write may have left.
 
@@ -43,6 +50,7 @@ pub(crate) mod faulty_disk;
 mod frame;
 mod identity;
 mod log;
+mod reader;
 mod recovery;
 mod retry_file;
 mod segment;
@@ -50,9 +58,9 @@ mod segment;
 mod tests;
 
 pub use disk::{Disk, DiskFile, LocalDisk};
-pub use identity::Identity;
+pub use identity::{Identity, Lost, LostReason};
 pub use log::{Appended, Log};
-pub use recovery::{LogAtRest, Logged, Replay};
+pub use recovery::{LogAtRest, Logged, Replay, give_up};
 pub(crate) use retry_file::{Answered, RECORD_BYTES, RetryFile};
 
 use std::path::PathBuf;

@@ -1,19 +1,41 @@
 //! Reading a log that an earlier process left, and deciding where it ends.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use spanlake_schema::Ambient;
 
-use super::LogOptions;
-use super::frame::{ALIGNMENT, FIXED_BYTES, FrameHeader, MAGIC, Salt, u64_at};
-use super::identity::{Identity, Lock};
+use super::frame::Salt;
+use super::identity::{Identity, Lock, Lost, LostReason};
 use super::log::{Extents, Log, Retired};
-use super::segment::{HEADER_BYTES, Listing, SegmentFile, list};
+use super::reader::{Bound, SegmentReader, read_error};
+use super::segment::{Listing, SegmentFile, damaged_path, list};
+use super::{LocalDisk, LogOptions};
 use crate::{Error, ErrorKind, Frame, Position, Result};
 
-const READ_BUFFER_BYTES: usize = 1 << 20;
+/// Gives up positions whose files are missing, so that the log opens again. Returns what is lost by that.
+///
+/// # Errors
+/// As of [`LogAtRest::open`] and [`Replay::next_frame`]; [`ErrorKind::Invalid`] where the directory holds no log.
+pub fn give_up(dir: &Path, ambient: Arc<dyn Ambient>, positions: (Position, Position)) -> Result<Vec<Lost>> {
+    let Some(identity) = Identity::load(dir)? else {
+        let message = format!("{} is no write-ahead log directory: it has no file named identity", dir.display());
+        return Err(Error::new(ErrorKind::Invalid, message));
+    };
+    let options = LogOptions {
+        dir: dir.to_path_buf(),
+        store_url: identity.store_url,
+        segment_bytes: LogOptions::DEFAULT_SEGMENT_BYTES,
+        ambient,
+        disk: Arc::new(LocalDisk),
+    };
+    let mut replay = LogAtRest::open(options)?.replay()?;
+    replay.give_up(positions.0, positions.1);
+    let log = replay.finish()?;
+    let known = identity.lost;
+    Ok(log.identity().lost.iter().filter(|lost| !known.contains(lost)).cloned().collect())
+}
 
 /// A log whose lock is held and whose identity is known; its frames are not read yet.
 #[derive(Debug)]
@@ -34,8 +56,9 @@ pub struct Logged {
     pub payload: Bytes,
 }
 
-/// Reads the frames of a log in order. Nothing is skipped: where a frame is damaged and a later one had been durable
-/// after it, [`Replay::next_frame`] is [`ErrorKind::Corrupt`].
+/// Reads the frames of a log in order. Nothing is skipped silently: where frames that had been durable are damaged, what is
+/// readable behind them follows, their positions are noted in [`Identity::lost`] and an error is logged; where whole files
+/// are missing, [`Replay::next_frame`] is [`ErrorKind::Corrupt`] until somebody has given their positions up.
 #[derive(Debug)]
 pub struct Replay {
     options: LogOptions,
@@ -47,9 +70,20 @@ pub struct Replay {
     reader: Option<SegmentReader>,
     /// The position of the frame that is read next.
     next: Position,
-    /// Last position of each segment that is read to its end.
-    ends: Vec<Position>,
+    /// Up to here all frames are committed for certain.
+    committed: Position,
+    /// Each segment that is read to its end.
+    ended: Vec<Ended>,
     extents: Extents,
+    /// Missing positions that somebody has given up.
+    given_up: Option<(Position, Position)>,
+}
+
+/// A segment that is read to its end.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    last_position: Position,
+    is_damaged: bool,
 }
 
 impl LogAtRest {
@@ -101,10 +135,10 @@ impl LogAtRest {
         self.identity.store_url.clone_from(&self.options.store_url);
         self.identity.save(&self.options.dir, self.options.disk.as_ref())?;
         self.remove_leftovers(&mut listing)?;
-        let next = match listing.segments.first() {
-            Some(segment) => segment.header.first_position,
-            None => self.identity.committed_position + 1,
-        };
+        let committed = self.identity.committed_position.max(listing.committed.unwrap_or(0));
+        let first = listing.segments.first().and_then(SegmentFile::first_position);
+        // A log that a version before has left does not tell what it has freed.
+        let next = first.filter(|first| listing.committed.is_none() || *first <= committed).unwrap_or(committed + 1);
         Ok(Replay {
             options: self.options,
             identity: self.identity,
@@ -113,8 +147,10 @@ impl LogAtRest {
             index: 0,
             reader: None,
             next,
-            ends: Vec::new(),
+            committed,
+            ended: Vec::new(),
             extents: Extents::default(),
+            given_up: None,
         })
     }
 
@@ -130,25 +166,36 @@ impl LogAtRest {
             })
         };
         for segment in &listing.segments {
-            if Some(segment.header.writer_id) == previous {
-                remove(&segment.path)?;
-            } else if segment.header.writer_id != writer {
+            let Ok(header) = &segment.header else { continue };
+            if Some(header.writer_id) == previous {
+                let is_damaged = self.identity.lost.iter().any(|lost| lost.file == segment.name());
+                if is_damaged { self.keep_damaged(segment)? } else { remove(&segment.path)? }
+            } else if header.writer_id != writer {
                 let message = format!(
                     "write-ahead log segment {} was written under writer id {:032x}, the log's is {}: it was put here \
                      from another log, move it away",
                     segment.path.display(),
-                    segment.header.writer_id,
+                    header.writer_id,
                     self.identity.writer_id
                 );
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
         }
-        listing.segments.retain(|segment| segment.header.writer_id == writer);
+        let is_ours = |segment: &SegmentFile| segment.header.as_ref().map_or(true, |header| header.writer_id == writer);
+        listing.segments.retain(is_ours);
         for (path, _) in listing.spares.iter().filter(|(_, bytes)| *bytes != self.options.segment_bytes) {
             remove(path)?;
         }
         listing.spares.retain(|(_, bytes)| *bytes == self.options.segment_bytes);
         Ok(())
+    }
+
+    fn keep_damaged(&self, segment: &SegmentFile) -> Result<()> {
+        let kept = damaged_path(&self.options.dir, segment.sequence);
+        self.options.disk.rename(&segment.path, &kept).map_err(|error| {
+            let message = format!("cannot rename write-ahead log segment {}", segment.path.display());
+            Error::new(ErrorKind::Retry, message).with_source(error)
+        })
     }
 }
 
@@ -158,72 +205,137 @@ impl Replay {
         &self.identity
     }
 
+    /// Lets these positions be missing, where their files are.
+    pub fn give_up(&mut self, first: Position, last: Position) {
+        self.given_up = Some((first, last));
+    }
+
     /// The next frame; `None` at the log's end.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where a frame that had been durable is damaged or missing.
+    /// [`ErrorKind::Corrupt`] where files with frames that had been durable are missing.
     pub fn next_frame(&mut self) -> Result<Option<Logged>> {
         while let Some(segment) = self.listing.segments.get(self.index).cloned() {
-            let following = self.listing.segments.get(self.index + 1).cloned();
-            if following.as_ref().is_some_and(|following| following.header.first_position == self.next) {
-                self.end_segment();
+            let bound = self.bound();
+            if bound.before.is_some_and(|before| before <= self.next) {
+                self.end_segment(false);
                 continue;
             }
             let mut reader = match self.reader.take() {
                 Some(reader) => reader,
-                None => SegmentReader::open(&segment)?,
+                None => self.open_segment(&segment)?,
             };
-            if let Some((logged, bytes)) = reader.read(self.next)? {
-                self.reader = Some(reader);
-                self.next += 1;
-                if logged.position > self.identity.committed_position {
-                    self.extents.add(logged.position, bytes);
-                }
-                return Ok(Some(logged));
+            let broken_at = reader.offset;
+            let Some(found) = reader.next(self.next, bound)? else {
+                let is_damaged = self.finish_segment(&reader, bound)?;
+                self.end_segment(is_damaged);
+                continue;
+            };
+            let logged = found.logged;
+            if logged.position > self.next {
+                self.lose(logged.position - 1, LostReason::Damaged, &segment, broken_at)?;
             }
-            match following {
-                Some(following) => self.bridge(&reader, &following)?,
-                None => self.cut(&mut reader)?,
+            self.reader = Some(reader);
+            self.next = logged.position + 1;
+            if logged.position > self.identity.committed_position {
+                self.extents.add(logged.position, found.bytes);
             }
-            self.end_segment();
+            return Ok(Some(logged));
+        }
+        let durable = self.identity.durable_position;
+        if durable >= self.next {
+            self.lose_missing(durable, None, None)?;
         }
         Ok(None)
     }
 
-    fn end_segment(&mut self) {
-        self.ends.push(self.next - 1);
+    /// What the segments behind the present one say about it.
+    fn bound(&self) -> Bound {
+        let later = self.listing.segments.get(self.index + 1..).unwrap_or_default();
+        Bound {
+            before: later.iter().find_map(SegmentFile::first_position),
+            is_last: later.is_empty(),
+            durable: self.identity.durable_position,
+        }
+    }
+
+    /// Opens a segment to read from its beginning. It may begin behind the position that is due.
+    fn open_segment(&mut self, segment: &SegmentFile) -> Result<SegmentReader> {
+        let writer = self.identity.writer_number()?;
+        let salts = match &segment.header {
+            Ok(header) => {
+                let first = header.first_position;
+                let previous = self.index.checked_sub(1).and_then(|index| self.listing.segments.get(index)).cloned();
+                if first < self.next && previous.is_some() {
+                    let message = format!(
+                        "write-ahead log segment {} begins with frame {first}, the one before it ends with frame {}: it was \
+                         put here from elsewhere, move it away",
+                        segment.path.display(),
+                        self.next - 1
+                    );
+                    return Err(Error::new(ErrorKind::Corrupt, message));
+                }
+                if first > self.next {
+                    self.lose_missing(first - 1, previous.as_ref(), Some(segment))?;
+                }
+                vec![header.salt()]
+            }
+            Err(problem) => {
+                tracing::error!(file = %segment.path.display(), problem, "looking for frames behind a damaged header");
+                (0..=self.identity.epoch).map(|epoch| Salt::new(writer, epoch, segment.sequence)).collect()
+            }
+        };
+        SegmentReader::open(segment, salts)
+    }
+
+    fn end_segment(&mut self, is_damaged: bool) {
+        let name = self.listing.segments[self.index].name();
+        let is_damaged = is_damaged
+            || self.listing.segments[self.index].header.is_err()
+            || self.identity.lost.iter().any(|lost| lost.reason == LostReason::Damaged && lost.file == name);
+        self.ended.push(Ended { last_position: self.next - 1, is_damaged });
         self.reader = None;
         self.index += 1;
     }
 
-    /// A segment ends before the next one begins. That is in order only where every position between is committed.
-    fn bridge(&mut self, reader: &SegmentReader, following: &SegmentFile) -> Result<()> {
-        let first = following.header.first_position;
-        if first > self.next && first - 1 <= self.identity.committed_position {
-            self.next = first;
-            return Ok(());
+    /// No more frame of a segment counts. Says whether some of them are lost.
+    fn finish_segment(&mut self, reader: &SegmentReader, bound: Bound) -> Result<bool> {
+        let segment = &reader.segment;
+        let following = self.listing.segments.get(self.index + 1).cloned();
+        if let Some(following) = following {
+            // Sequences without gaps: no file is missing.
+            if let Some(first) = following.first_position()
+                && following.sequence == segment.sequence + 1
+                && first > self.next
+            {
+                self.lose(first - 1, LostReason::Damaged, segment, reader.offset)?;
+                return Ok(true);
+            }
+            return Ok(false);
         }
-        let message = format!(
-            "write-ahead log segment {} at offset {}: frame {} is damaged or missing, segment {} goes on with frame {first}",
-            reader.segment.path.display(),
-            reader.offset,
-            self.next,
-            following.path.display(),
-        );
-        Err(Error::new(ErrorKind::Corrupt, message))
+        let is_newest = segment.sequence >= self.identity.newest_sequence;
+        let durable = reader.durable().max(if is_newest { bound.durable } else { 0 });
+        if durable >= self.next {
+            self.lose(durable, LostReason::Damaged, segment, reader.offset)?;
+            return Ok(true);
+        }
+        self.cut(reader)?;
+        Ok(false)
     }
 
     /// The last segment's frames end here: cuts what a torn write left behind.
-    fn cut(&self, reader: &mut SegmentReader) -> Result<()> {
-        let torn_bytes = reader.examine_tail(self.next)?;
+    fn cut(&self, reader: &SegmentReader) -> Result<()> {
+        let torn_bytes = reader.torn_bytes();
         let (path, offset) = (&reader.segment.path, reader.offset);
         if torn_bytes > 0 {
             tracing::warn!(
                 file = %path.display(), offset, bytes = torn_bytes, position = self.next,
-                "torn tail of the write-ahead log cut: its requests were never acknowledged"
+                "torn tail of the write-ahead log cut: nothing says that its requests were acknowledged"
             );
         }
-        if reader.segment.bytes > offset {
+        let name = reader.segment.name();
+        let is_damaged = reader.segment.header.is_err() || self.identity.lost.iter().any(|lost| lost.file == name);
+        if reader.segment.bytes > offset && !is_damaged {
             let truncate = || {
                 let mut file = self.options.disk.open(path)?;
                 file.truncate(offset)?;
@@ -234,14 +346,79 @@ impl Replay {
         Ok(())
     }
 
+    /// Frames up to `last` are nowhere, since a file is missing. Whoever removed it may be able to put it back.
+    fn lose_missing(
+        &mut self,
+        last: Position,
+        before: Option<&SegmentFile>,
+        after: Option<&SegmentFile>,
+    ) -> Result<()> {
+        let first = self.next.max(self.committed + 1);
+        let is_known = self.identity.knows_loss(first, last);
+        let is_given_up = self.given_up.is_some_and(|(from, to)| from <= first && last <= to);
+        if first <= last && !is_known && !is_given_up {
+            let place = match (before.or(self.listing.segments.last()), after) {
+                (Some(before), Some(after)) => format!("between {} and {}", before.name(), after.name()),
+                (None, Some(after)) => format!("before {}", after.name()),
+                (Some(before), None) => format!("after {}", before.name()),
+                (None, None) => "of all segments".to_owned(),
+            };
+            let dir = self.options.dir.display();
+            let message = format!(
+                "write-ahead log {dir}: the requests at positions {first} to {last} are missing, segment files {place} are \
+                 gone: put the files back, or give these requests up with `spanlake wal give-up --wal-dir {dir} --positions \
+                 {first}-{last}`"
+            );
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        let none = SegmentFile { path: self.options.dir.clone(), sequence: 0, header: Err(String::new()), bytes: 0 };
+        let beside = before.or(after).cloned().unwrap_or(none);
+        self.lose(last, LostReason::Missing, &beside, beside.bytes)
+    }
+
+    /// Goes on behind `last`. What is not committed up to there is lost.
+    fn lose(&mut self, last: Position, reason: LostReason, segment: &SegmentFile, offset: u64) -> Result<()> {
+        let first = self.next.max(self.committed + 1);
+        self.next = last + 1;
+        if first > last {
+            return Ok(());
+        }
+        let file = segment.name();
+        if self.identity.knows_loss(first, last) {
+            tracing::info!(file, first, last, "these requests of the write-ahead log are known to be lost");
+            return Ok(());
+        }
+        let dir = self.options.dir.display();
+        tracing::error!(
+            file,
+            offset,
+            first,
+            last,
+            ?reason,
+            "the write-ahead log is damaged: the requests at these positions are lost, all others are replayed; what is \
+             left of the file is kept: see `spanlake wal inspect --wal-dir {dir}`"
+        );
+        let noticed_unix_nano = self.options.ambient.now_unix_nano();
+        self.identity.add_loss(Lost { first, last, reason, file, offset, noticed_unix_nano });
+        Ok(())
+    }
+
     /// Reads what is left of the log and opens it for writing.
     pub fn finish(mut self) -> Result<Log> {
         while self.next_frame()?.is_some() {}
-        let retired = self.listing.segments.iter().zip(&self.ends).map(|(segment, end)| Retired {
+        let last = (self.next - 1).max(self.committed);
+        let newest = self.listing.segments.last().map_or(0, |segment| segment.sequence);
+        self.identity.durable_position = last;
+        self.identity.newest_sequence = newest;
+        self.identity.committed_position = self.committed;
+        // From here on frames may be freed, so that what was lost has to be written down.
+        self.identity.save(&self.options.dir, self.options.disk.as_ref())?;
+        let retired = self.listing.segments.iter().zip(&self.ended).map(|(segment, ended)| Retired {
             path: segment.path.clone(),
-            sequence: segment.header.sequence,
-            last_position: *end,
-            recyclable: segment.bytes == self.options.segment_bytes,
+            sequence: segment.sequence,
+            last_position: ended.last_position,
+            is_damaged: ended.is_damaged,
+            recyclable: segment.bytes == self.options.segment_bytes && !ended.is_damaged,
         });
         let mut retired: std::collections::VecDeque<_> = retired.collect();
         if let Some(last) = retired.back_mut() {
@@ -250,104 +427,17 @@ impl Replay {
         }
         Ok(Log {
             writer_number: self.identity.writer_number()?,
-            last: (self.next - 1).max(self.identity.committed_position),
+            last,
             sequence: self.listing.sequence,
             retired,
             spares: self.listing.spares.into_iter().map(|(path, _)| path).collect(),
             extents: self.extents,
             active: None,
+            is_marked: true,
+            committed: self.listing.committed,
             options: self.options,
             identity: self.identity,
             _lock: self.lock,
         })
     }
-}
-
-#[derive(Debug)]
-struct SegmentReader {
-    segment: SegmentFile,
-    file: BufReader<File>,
-    salt: Salt,
-    /// Where the next frame begins.
-    offset: u64,
-}
-
-impl SegmentReader {
-    fn open(segment: &SegmentFile) -> Result<Self> {
-        let offset = HEADER_BYTES as u64;
-        let open = || {
-            let mut file = File::open(&segment.path)?;
-            file.seek(SeekFrom::Start(offset))?;
-            Ok(BufReader::with_capacity(READ_BUFFER_BYTES, file))
-        };
-        let file = open().map_err(|error| read_error(&segment.path, offset, error))?;
-        Ok(Self { segment: segment.clone(), file, salt: segment.header.salt(), offset })
-    }
-
-    /// The frame at the present offset and its bytes in the log, where it is whole and has this position.
-    fn read(&mut self, position: Position) -> Result<Option<(Logged, u64)>> {
-        let room = self.segment.bytes.saturating_sub(self.offset);
-        let mut fixed = [0; FIXED_BYTES];
-        if room < fixed.len() as u64 {
-            return Ok(None);
-        }
-        self.fill(&mut fixed)?;
-        let header = FrameHeader::decode(&fixed, self.salt)
-            .filter(|header| header.position == position && header.frame_bytes() <= room);
-        let Some(header) = header else { return Ok(None) };
-        let bytes = header.frame_bytes();
-        let mut body = vec![0; bytes as usize - FIXED_BYTES];
-        self.fill(&mut body)?;
-        let Some((frame, payload)) = header.read_body(&Bytes::from(body)) else { return Ok(None) };
-        self.offset += bytes;
-        Ok(Some((Logged { position, frame, payload }, bytes)))
-    }
-
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<()> {
-        self.file.read_exact(buffer).map_err(|error| read_error(&self.segment.path, self.offset, error))
-    }
-
-    /// Looks at what follows the last whole frame: how many bytes a torn group left; nothing, or frames of an earlier
-    /// use of the file, count as zero.
-    fn examine_tail(&mut self, missing: Position) -> Result<u64> {
-        let mut tail = Vec::new();
-        self.file
-            .seek(SeekFrom::Start(self.offset))
-            .and_then(|_| self.file.read_to_end(&mut tail))
-            .map_err(|error| read_error(&self.segment.path, self.offset, error))?;
-        let mut torn = looks_begun(&tail, missing);
-        for at in (ALIGNMENT as usize..tail.len()).step_by(ALIGNMENT as usize) {
-            if tail.len() - at < FIXED_BYTES || tail[at..at + MAGIC.len()] != MAGIC {
-                continue;
-            }
-            let Some(later) = FrameHeader::decode(&tail[at..], self.salt) else { continue };
-            if later.durable >= missing {
-                let message = format!(
-                    "write-ahead log segment {} at offset {}: frame {missing} is damaged, frame {} at offset {} was \
-                     written after it had been synced",
-                    self.segment.path.display(),
-                    self.offset,
-                    later.position,
-                    self.offset + at as u64
-                );
-                return Err(Error::new(ErrorKind::Corrupt, message));
-            }
-            torn = true;
-        }
-        let used = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
-        Ok(if torn { used } else { 0 })
-    }
-}
-
-/// Whether a write of this frame had begun. In a recycled file older frames may follow instead, with lower positions.
-fn looks_begun(tail: &[u8], position: Position) -> bool {
-    match tail.get(..24) {
-        Some(fixed) => fixed[..4] == MAGIC && u64_at(fixed, 16) == position,
-        None => tail.iter().any(|byte| *byte != 0),
-    }
-}
-
-fn read_error(path: &Path, offset: u64, error: std::io::Error) -> Error {
-    let message = format!("cannot read write-ahead log segment {} at offset {offset}", path.display());
-    Error::new(ErrorKind::Retry, message).with_source(error)
 }

@@ -79,8 +79,23 @@ pub(super) fn newer_version(path: &Path, version: u32) -> Error {
 #[derive(Clone, Debug)]
 pub(super) struct SegmentFile {
     pub(super) path: PathBuf,
-    pub(super) header: SegmentHeader,
+    /// As its name tells.
+    pub(super) sequence: u64,
+    /// What is wrong with the header, where it cannot be read.
+    pub(super) header: Result<SegmentHeader, String>,
     pub(super) bytes: u64,
+}
+
+impl SegmentFile {
+    /// The position of its first frame, where the header can be read.
+    pub(super) fn first_position(&self) -> Option<Position> {
+        self.header.as_ref().ok().map(|header| header.first_position)
+    }
+
+    /// The file's name.
+    pub(super) fn name(&self) -> String {
+        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
 }
 
 /// What a log directory holds.
@@ -89,8 +104,12 @@ pub(super) struct Listing {
     /// Ordered by sequence.
     pub(super) segments: Vec<SegmentFile>,
     pub(super) spares: Vec<(PathBuf, u64)>,
+    /// Segments that are kept for their unreadable parts.
+    pub(super) damaged: Vec<SegmentFile>,
     /// The highest sequence that any name carries.
     pub(super) sequence: u64,
+    /// The position up to which every frame is committed, where a file's name tells.
+    pub(super) committed: Option<Position>,
 }
 
 pub(super) fn live_path(dir: &Path, sequence: u64) -> PathBuf {
@@ -99,6 +118,15 @@ pub(super) fn live_path(dir: &Path, sequence: u64) -> PathBuf {
 
 pub(super) fn spare_path(dir: &Path, sequence: u64) -> PathBuf {
     dir.join(format!("spare-{sequence:020}.log"))
+}
+
+pub(super) fn damaged_path(dir: &Path, sequence: u64) -> PathBuf {
+    dir.join(format!("damaged-{sequence:020}.log"))
+}
+
+/// The empty file whose name tells up to where every frame is committed. A name is changed in one step and takes no space.
+pub(super) fn committed_path(dir: &Path, position: Position) -> PathBuf {
+    dir.join(format!("committed-{position:020}"))
 }
 
 pub(super) fn list(dir: &Path) -> Result<Listing> {
@@ -110,19 +138,35 @@ pub(super) fn list(dir: &Path) -> Result<Listing> {
     for entry in std::fs::read_dir(dir).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        if let Some(position) = name.strip_prefix("committed-").and_then(|position| position.parse().ok()) {
+            listing.committed = listing.committed.max(Some(position));
+            continue;
+        }
         let sequence_after = |prefix| name.strip_prefix(prefix)?.strip_suffix(".log")?.parse::<u64>().ok();
         let bytes = || std::fs::metadata(&path).map(|metadata| metadata.len()).map_err(unreadable);
         if let Some(sequence) = sequence_after("wal-") {
             listing.sequence = listing.sequence.max(sequence);
-            let header = read_header(&path, sequence)?;
-            listing.segments.push(SegmentFile { bytes: bytes()?, header, path });
+            listing.segments.push(segment_file(&path, sequence, bytes()?)?);
+        } else if let Some(sequence) = sequence_after("damaged-") {
+            listing.sequence = listing.sequence.max(sequence);
+            listing.damaged.push(segment_file(&path, sequence, bytes()?)?);
         } else if let Some(sequence) = sequence_after("spare-") {
             listing.sequence = listing.sequence.max(sequence);
             listing.spares.push((path.clone(), bytes()?));
         }
     }
-    listing.segments.sort_by_key(|segment| segment.header.sequence);
+    listing.segments.sort_by_key(|segment| segment.sequence);
+    listing.damaged.sort_by_key(|segment| segment.sequence);
     Ok(listing)
+}
+
+fn segment_file(path: &Path, sequence: u64, bytes: u64) -> Result<SegmentFile> {
+    let header = match read_header(path, sequence) {
+        Ok(header) => Ok(header),
+        Err(error) if error.kind() == ErrorKind::Corrupt => Err(error.to_string()),
+        Err(error) => return Err(error),
+    };
+    Ok(SegmentFile { path: path.to_path_buf(), sequence, header, bytes })
 }
 
 fn read_header(path: &Path, sequence: u64) -> Result<SegmentHeader> {
