@@ -360,6 +360,7 @@ fn options(folder: &std::path::Path) -> LakeOptions {
         flush_interval: Duration::from_secs(10),
         flush_bytes: 64 << 20,
         ack_on_commit: false,
+        commit_timeout: Duration::from_secs(60),
         retry_window: Duration::from_secs(900),
         retry_limit_bytes: 16 << 20,
         ambient: Arc::new(System),

@@ -17,6 +17,8 @@ mod durability;
 mod kept_stores;
 #[path = "pipeline/kills.rs"]
 mod kills;
+#[path = "pipeline/log.rs"]
+mod log;
 #[path = "pipeline/meaning.rs"]
 mod meaning;
 #[path = "pipeline/memory.rs"]

@@ -42,6 +42,7 @@ async fn fill() -> FilledLake {
         flush_interval: Duration::from_secs(86_400),
         flush_bytes: 64 << 20,
         ack_on_commit: false,
+        commit_timeout: Duration::from_secs(60),
         retry_window: Duration::from_secs(900),
         retry_limit_bytes: 16 << 20,
         ambient: ambient.clone(),

@@ -73,7 +73,7 @@ async fn two_servers_share_one_store() {
     }
     let table = DeltaFiles::read(&s3.bucket_directory().join("lake/default/spans"));
     assert_eq!(table.claimed_rows(), (a + b) as u64);
-    assert_eq!(table.transactions.len(), 2, "{:?}", table.transactions);
+    assert_eq!(table.transactions.len(), 2 * 2, "a position and a nonce of each: {:?}", table.transactions);
 }
 
 /// Scenario: a store that cannot be reached, and one of a kind that is not built in.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::json;
@@ -27,11 +27,11 @@ use crate::otlp_http::Receiver;
 use crate::shutdown::{Stop, stop_on_signals};
 use crate::{control, http_api, otlp_grpc, otlp_http, reading};
 
-/// Time for requests under way to end.
+/// Time for requests under way to end, but at most a third of `shutdown_timeout`.
 const REQUESTS_GRACE: Duration = Duration::from_secs(10);
 
-/// Time for the last flush and commit. What is not committed by then is in the log.
-const COMMIT_GRACE: Duration = Duration::from_secs(60);
+/// Time for the log to be closed beyond `shutdown_timeout`, which flush and commit may use up.
+const CLOSING_GRACE: Duration = Duration::from_secs(2);
 
 /// How a server is run, beside its configuration.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,7 +77,7 @@ pub(crate) async fn run(config: Config, options: ServeOptions) -> anyhow::Result
     ]);
     stop.requested().await;
     drop(background);
-    end(serving, &gate, &lake).await
+    end(serving, &gate, &lake, config.storage.shutdown_timeout).await
 }
 
 /// Tasks that end with the server.
@@ -89,19 +89,26 @@ impl Drop for Background {
     }
 }
 
-async fn end(mut serving: JoinSet<()>, gate: &Gate, lake: &Lake) -> anyhow::Result<()> {
+async fn end(mut serving: JoinSet<()>, gate: &Gate, lake: &Lake, limit: Duration) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let grace = REQUESTS_GRACE.min(limit / 3);
     let all_ended = async { while serving.join_next().await.is_some() {} };
-    if tokio::time::timeout(REQUESTS_GRACE, all_ended).await.is_err() {
-        tracing::warn!("some requests took longer than {} and were cut off", format_duration(REQUESTS_GRACE));
+    if tokio::time::timeout(grace, all_ended).await.is_err() {
+        tracing::warn!("some requests took longer than {} and were cut off", format_duration(grace));
     }
     serving.shutdown().await;
     if let Ok(services) = gate.services() {
         services.ingest.settle().await;
     }
-    let kept = "what is not committed stays in the write-ahead log until the next start";
-    match tokio::time::timeout(COMMIT_GRACE, lake.shutdown()).await {
-        Ok(result) => result.context(kept)?,
-        Err(_) => anyhow::bail!("the last commit took longer than {}: {kept}", format_duration(COMMIT_GRACE)),
+    let left = limit.saturating_sub(started.elapsed());
+    match tokio::time::timeout(left + CLOSING_GRACE, lake.shutdown_within(left)).await {
+        Ok(result) => result.with_context(|| {
+            format!("not all could be committed within {} (shutdown_timeout)", format_duration(limit))
+        })?,
+        Err(_) => anyhow::bail!(
+            "the write-ahead log could not be closed within {}: what is not committed stays in it",
+            format_duration(limit + CLOSING_GRACE)
+        ),
     }
     tracing::info!("all is committed, good-bye");
     Ok(())
@@ -118,6 +125,7 @@ async fn open(config: &Config, store: Store, decoder: Decoder, ambient: Arc<dyn 
         flush_interval: storage.effective_flush_interval(),
         flush_bytes: storage.flush_bytes,
         ack_on_commit: storage.ack == Ack::Commit,
+        commit_timeout: storage.ack_timeout,
         retry_window: storage.retry_window,
         retry_limit_bytes: storage.retry_limit_bytes,
         ambient: Arc::clone(&ambient),

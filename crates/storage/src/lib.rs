@@ -44,6 +44,7 @@
 //!         flush_interval: Duration::from_secs(10),
 //!         flush_bytes: 64 << 20,
 //!         ack_on_commit: false,
+//!         commit_timeout: Duration::from_secs(60),
 //!         retry_window: Duration::from_secs(900),
 //!         retry_limit_bytes: 16 << 20,
 //!         ambient: Arc::new(spanlake_schema::System),
@@ -75,7 +76,7 @@ pub mod segment;
 pub mod store;
 pub mod wal;
 
-pub use delta::{AddFile, AppTransaction, Commit, CommitOutcome, Segment, Snapshot, Table};
+pub use delta::{AddFile, AppTransaction, Commit, CommitOutcome, Lineage, Segment, Snapshot, Table};
 pub use error::{Error, ErrorKind, Result};
 pub use lake::{
     Capture, Decode, Entry, Frame, Lake, LakeOptions, LakeStats, ReadOnlyLake, Receipt, SpilledSegment, TableSource,

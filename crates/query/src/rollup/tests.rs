@@ -460,6 +460,7 @@ async fn lake_in(directory: &Path, wal: &str) -> Arc<Lake> {
         flush_interval: Duration::from_secs(3_600),
         flush_bytes: 128 << 20,
         ack_on_commit: false,
+        commit_timeout: Duration::from_secs(60),
         retry_window: Duration::from_secs(900),
         retry_limit_bytes: 16 << 20,
         ambient: Arc::new(System),

@@ -7,6 +7,7 @@ mod prices;
 mod rollup;
 mod sql;
 mod verify;
+mod wal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -78,6 +79,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         Some(("sql", matches)) => runtime()?.block_on(sql::run(matches)),
         Some(("verify", matches)) => runtime()?.block_on(verify::run(matches)),
         Some(("rollup", matches)) => runtime()?.block_on(rollup::run(matches)),
+        Some(("wal", matches)) => wal::run(matches),
         _ => {
             println!("spanlake {}", env!("CARGO_PKG_VERSION"));
             Ok(())
@@ -177,6 +179,7 @@ pub fn command() -> Command {
         .subcommand(rollup::command())
         .subcommand(prices::command())
         .subcommand(verify::command())
+        .subcommand(wal::command())
         .subcommand(Command::new("version").about("Print the version"))
 }
 

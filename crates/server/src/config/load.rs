@@ -202,6 +202,9 @@ fn complete(settings: Settings, machine: Machine, default_store: &str) -> Config
         storage: StorageConfig {
             store,
             ack: settings.ack.unwrap_or(Ack::Wal),
+            // Exporters give up by themselves after 10 s.
+            ack_timeout: settings.ack_timeout.unwrap_or(Duration::from_secs(8)),
+            shutdown_timeout: settings.shutdown_timeout.unwrap_or(Duration::from_secs(30)),
             retry_window: settings.retry_window.unwrap_or(Duration::from_secs(900)),
             // At 144 bytes a request, 116,000 to 1.8 million of them with the usual memory_limit.
             retry_limit_bytes: (memory_limit / 16).clamp(MIB, 256 * MIB),
@@ -290,6 +293,14 @@ fn check(config: &Config, problems: &mut Vec<String>) {
         let holds = timeout >= Duration::from_millis(10) && timeout <= Duration::from_secs(3600);
         require(holds, format!("{name}: must lie between 10ms and 1h"));
     }
+    require(
+        storage.ack_timeout >= Duration::from_millis(100) && storage.ack_timeout <= Duration::from_secs(3600),
+        "ack_timeout: must lie between 100ms and 1h".to_owned(),
+    );
+    require(
+        storage.shutdown_timeout >= Duration::from_millis(100) && storage.shutdown_timeout <= Duration::from_secs(3600),
+        "shutdown_timeout: must lie between 100ms and 1h".to_owned(),
+    );
     require(config.query.timeout >= Duration::from_millis(1), "query_timeout: must be at least 1ms".to_owned());
     require(
         config.query.memory_limit_bytes as u64 >= 16 * MIB,

@@ -85,6 +85,10 @@ pub struct StorageConfig {
     pub wal_dir: PathBuf,
     /// When a sender gets its answer.
     pub ack: Ack,
+    /// With `ack = "commit"`, how long a sender waits for the commit.
+    pub ack_timeout: Duration,
+    /// How long the end in good order takes at most.
+    pub shutdown_timeout: Duration,
     /// How long a request is known, so that a repeat of it is not stored again; zero: not at all.
     pub retry_window: Duration,
     /// Bytes of memory for known requests.

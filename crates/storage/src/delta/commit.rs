@@ -257,7 +257,9 @@ fn evolution(metadata: Metadata, now_ms: i64) -> Vec<Action> {
 fn settled(state: &State, commit: &Commit, based_on: Option<i64>) -> Option<CommitOutcome> {
     let snapshot = &state.snapshot;
     if let Some(transaction) = &commit.transaction
-        && snapshot.transactions.get(&transaction.app_id).is_some_and(|version| *version >= transaction.version)
+        && let Some(version) = snapshot.transactions.get(&transaction.app_id)
+        && (*version >= transaction.version
+            || commit.lineage.as_ref().is_some_and(|lineage| !lineage.accepts(&snapshot.transactions, *version)))
     {
         return Some(CommitOutcome::AlreadyCommitted(snapshot.clone()));
     }
@@ -282,6 +284,10 @@ fn actions_of(state: &State, commit: &Commit, based_on: Option<i64>, id: &str, n
     let mut actions = vec![info];
     actions.extend(commit.transaction.as_ref().map(|transaction| {
         let (app_id, version) = (transaction.app_id.clone(), transaction.version);
+        Action { txn: Some(Txn { app_id, version, last_updated: Some(now_ms) }), ..Action::default() }
+    }));
+    actions.extend(commit.lineage.as_ref().map(|lineage| {
+        let (app_id, version) = (lineage.app_id.clone(), lineage.nonce);
         Action { txn: Some(Txn { app_id, version, last_updated: Some(now_ms) }), ..Action::default() }
     }));
     actions.extend(commit.removes.iter().filter_map(|path| {

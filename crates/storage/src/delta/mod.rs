@@ -89,6 +89,30 @@ pub struct AppTransaction {
     pub version: i64,
 }
 
+/// Which copy of a log a table's position comes from. Two copies of one log number their requests alike; this tells them
+/// apart. It is written as an application transaction of its own, whose version is no position but a random number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lineage {
+    /// `spanlake-<writer id>-<shard>-copy`.
+    pub app_id: String,
+    /// Of the committer.
+    pub nonce: i64,
+    /// Nonces of the committer's past, each with the last position that it may have committed; `None`: the past is not
+    /// known.
+    pub known: Option<Vec<(i64, i64)>>,
+}
+
+impl Lineage {
+    /// Whether a position that a table holds comes from this log, and not from a copy that went its own way.
+    pub fn accepts(&self, transactions: &HashMap<String, i64>, position: i64) -> bool {
+        match (transactions.get(&self.app_id), &self.known) {
+            (None, _) | (_, None) => true,
+            (Some(nonce), _) if *nonce == self.nonce => true,
+            (Some(nonce), Some(known)) => known.iter().any(|(own, last)| own == nonce && position <= *last),
+        }
+    }
+}
+
 /// One atomic change of a table.
 #[derive(Clone, Debug, Default)]
 pub struct Commit {
@@ -98,6 +122,9 @@ pub struct Commit {
     pub removes: Vec<String>,
     /// The application transaction, compared with the very snapshot that is committed upon.
     pub transaction: Option<AppTransaction>,
+    /// The copy of the log that the transaction's position belongs to. Where the table holds a position of another copy,
+    /// nothing is added, as for a position that is committed already.
+    pub lineage: Option<Lineage>,
     /// False where rows are only rewritten, as by compaction.
     pub rows_unchanged: bool,
     /// What was done, for the history: `WRITE`, `MERGE`, `OPTIMIZE`.

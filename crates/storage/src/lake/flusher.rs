@@ -235,12 +235,15 @@ impl Job {
             .map_err(|_| Error::new(ErrorKind::Corrupt, "a log position is beyond what a table can hold"))?;
         let transaction = AppTransaction { app_id: shared.app_id.clone(), version };
         let tried_before = std::mem::replace(&mut self.tried, true);
-        let commit = Commit { adds, transaction: Some(transaction), operation: "WRITE", ..Commit::default() };
+        let lineage = shared.lineage.clone();
+        let commit = Commit { adds, transaction: Some(transaction), lineage, operation: "WRITE", ..Commit::default() };
         match self.table.commit(commit, None).await? {
             CommitOutcome::Committed(_) => Ok(()),
             // An earlier try of this job did it, and its answer was lost.
             CommitOutcome::AlreadyCommitted(snapshot)
-                if tried_before && snapshot.transactions.get(&shared.app_id) == Some(&version) =>
+                if tried_before
+                    && snapshot.transactions.get(&shared.app_id) == Some(&version)
+                    && shared.accepts(&snapshot) =>
             {
                 Ok(())
             }
@@ -254,11 +257,11 @@ impl Job {
     /// Nobody else may commit positions of this log. To take their rows for these would lose these.
     fn claimed(&self, shared: &Shared, version: i64) -> Error {
         let message = format!(
-            "table {} at version {version} holds log position {} of {} already, committed by another process: the log \
-             directory {} was copied while in use, stop one of the two; rows stay in the log",
+            "table {} at version {version} holds a log position of {} that another process has committed, where position {} \
+             is due: the log directory {} was copied and both copies are in use, stop one of the two; rows stay in the log",
             self.table.root(),
-            self.part.position,
             shared.app_id,
+            self.part.position,
             shared.options.wal_dir.display()
         );
         Error::new(ErrorKind::Corrupt, message)

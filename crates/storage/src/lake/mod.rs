@@ -18,6 +18,7 @@ mod fence;
 mod capture;
 mod flusher;
 mod hot;
+mod lineage;
 mod merge;
 mod meter;
 mod open;
@@ -49,7 +50,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::wal::{Log, frame_bytes};
-use crate::{Error, ErrorKind, Position, Result, Snapshot, Store, Table};
+use crate::{Error, ErrorKind, Lineage, Position, Result, Snapshot, Store, Table};
 use budget::{Budget, Reservation};
 use hot::HotStore;
 use retries::{Claim, Claimed, Retries};
@@ -77,6 +78,8 @@ pub struct LakeOptions {
     pub flush_bytes: u64,
     /// Answer appends only after the Delta commit instead of after the log's sync.
     pub ack_on_commit: bool,
+    /// With `ack_on_commit`, how long an append waits for its commit at most.
+    pub commit_timeout: Duration,
     /// How long a request is remembered for [`Lake::append_once`]; zero: not at all.
     pub retry_window: Duration,
     /// Bytes of memory for remembered requests, beyond which the oldest are forgotten.
@@ -164,6 +167,8 @@ struct Shared {
     options: LakeOptions,
     /// Under which the tables know the positions of this log.
     app_id: String,
+    /// Which copy of the log this is; `None` for one that an earlier version has left.
+    lineage: Option<Lineage>,
     /// Of this writer id, how many times the log was opened.
     epoch: u64,
     tables: Tables,
@@ -337,10 +342,19 @@ impl Lake {
 
     async fn committed(&self, position: Position) -> Result<()> {
         let mut progress = self.shared.progress.subscribe();
-        let reached = progress.wait_for(|progress| progress.committed >= position || progress.ended).await;
-        match reached {
-            Ok(progress) if progress.committed >= position => Ok(()),
-            _ => Err(closed()),
+        let reached = progress.wait_for(|progress| progress.committed >= position || progress.ended);
+        let limit = self.shared.options.commit_timeout;
+        match tokio::time::timeout(limit, reached).await {
+            Ok(Ok(progress)) if progress.committed >= position => Ok(()),
+            Ok(_) => Err(closed()),
+            Err(_) => {
+                let store = self.shared.options.store.url();
+                let message = format!(
+                    "the request is in the write-ahead log, but the store {store} did not commit it within {limit:?}: send it \
+                     again, it is recognised and stored once"
+                );
+                Err(Error::new(ErrorKind::Retry, message))
+            }
         }
     }
 
@@ -374,6 +388,18 @@ impl Lake {
         answered.await.map_err(|_| closed())?
     }
 
+    /// What the log keeps for the next start, because of an error.
+    fn left_behind(&self, error: Error) -> Error {
+        let stats = self.stats();
+        let message = format!(
+            "{} rows of the requests at log positions {} to {} are not committed and stay in the write-ahead log",
+            stats.hot_rows,
+            stats.committed_position + 1,
+            stats.position
+        );
+        Error::new(error.kind(), message).with_source(error)
+    }
+
     /// Counters and gauges.
     pub fn stats(&self) -> LakeStats {
         let shared = &self.shared;
@@ -389,14 +415,29 @@ impl Lake {
         stats
     }
 
-    /// Stops taking appends, flushes, commits, and closes the log. Returns an error where something could not be
-    /// committed; the log then still holds it.
+    /// Stops taking appends, flushes, commits, and closes the log, however long the store takes. Returns an error where
+    /// something could not be committed; the log then still holds it.
+    ///
+    /// # Errors
+    /// As of the store and the log.
     pub async fn shutdown(&self) -> Result<()> {
+        self.shutdown_within(Duration::MAX).await
+    }
+
+    /// As [`Lake::shutdown`], but gives up flushing and committing after a time.
+    ///
+    /// # Errors
+    /// As [`Lake::shutdown`]; [`ErrorKind::Retry`] names what the log keeps for the next start.
+    pub async fn shutdown_within(&self, limit: Duration) -> Result<()> {
         self.shared.queue.close();
         let Some(Running { log_writer, mut tasks }) = self.running.lock().take() else { return Ok(()) };
         // All that was accepted is logged and visible once the log writer has ended, and only then flushed.
         let ended = tokio::task::spawn_blocking(move || log_writer.join()).await;
-        let flushed = self.flush().await;
+        let flushed = match tokio::time::timeout(limit, self.flush()).await {
+            Ok(flushed) => flushed,
+            Err(_) => Err(Error::new(ErrorKind::Retry, format!("the store did not answer within {limit:.1?}"))),
+        };
+        let flushed = flushed.map_err(|error| self.left_behind(error));
         tasks.shutdown().await;
         self.shared.progress.send_modify(|progress| progress.ended = true);
         let Ok(Ok(mut log)) = ended else {
@@ -462,6 +503,14 @@ impl Shared {
         let spilled =
             spilled.iter().filter(|part| part.first > committed).flat_map(|part| part.files.clone()).collect();
         Some(TableView { table, snapshot, hot, spilled })
+    }
+
+    /// Whether the position that a table holds was committed by this log, not by a copy of it.
+    fn accepts(&self, snapshot: &Snapshot) -> bool {
+        let Some((lineage, version)) = self.lineage.as_ref().zip(snapshot.transactions.get(&self.app_id)) else {
+            return true;
+        };
+        lineage.accepts(&snapshot.transactions, *version)
     }
 
     /// Up to which position of this log a snapshot holds all rows of its table.

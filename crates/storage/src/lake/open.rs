@@ -14,7 +14,7 @@ use super::hot::HotStore;
 use super::retries::Retries;
 use super::spill::{self, SpillDirectory};
 use super::tables::Tables;
-use super::{Counters, Decode, Lake, LakeOptions, Progress, Running, Shared, writer};
+use super::{Counters, Decode, Lake, LakeOptions, Progress, Running, Shared, lineage, writer};
 use crate::wal::{Disk, Log, LogAtRest, LogOptions, Replay};
 use crate::{Error, ErrorKind, Position, Result, Store, Table};
 
@@ -26,7 +26,8 @@ const START_TRIES: usize = 10;
 
 pub(super) async fn open(options: LakeOptions, decoder: Arc<dyn Decode>, disk: Arc<dyn Disk>) -> Result<Arc<Lake>> {
     let mut started = start_fenced(&options, &decoder, &disk).await?;
-    if started.is_outrun() {
+    let end = started.log.position();
+    if lineage::is_superseded(&started.shared, started.log.identity(), end)? || started.is_outrun() {
         started.renew().await?;
         started = start_fenced(&options, &decoder, &disk).await?;
     }
@@ -73,8 +74,10 @@ async fn start(options: &LakeOptions, decoder: &Arc<dyn Decode>, disk: &Arc<dyn 
     let (retry_options, retry_disk) = (options.clone(), Arc::clone(disk));
     let retries = blocking(move || Retries::open(&retry_options, &retry_disk)).await?;
     let identity = replay.identity();
+    let app_id = format!("spanlake-{}-0", identity.writer_id);
     let shared = Arc::new(Shared {
-        app_id: format!("spanlake-{}-0", identity.writer_id),
+        lineage: lineage::of(identity, &app_id),
+        app_id,
         epoch: identity.epoch,
         tables,
         hot: HotStore::new(Budget::new("memory for rows on their way to the store", options.hot_limit_bytes)),
@@ -279,8 +282,8 @@ impl Started {
         let (dir, end, committed) = (self.shared.options.wal_dir.display(), self.log.position(), self.committed_max);
         tracing::warn!(
             %dir, writer_id = %self.log.identity().writer_id, end, committed,
-            "tables have committed beyond the end of this write-ahead log, which is an older copy: going on under a new \
-             writer id"
+            "this write-ahead log is an older copy, tables have commits that it does not know: all of its requests are \
+             committed, going on under a new writer id"
         );
         let (mut log, retries) = (self.log, self.shared.retries.clone());
         blocking(move || {
@@ -296,6 +299,7 @@ impl Started {
         shared.log_budget.take(self.log.bytes());
         let lost = self.log.identity().lost_positions_total;
         shared.counters.update(|stats| stats.wal_lost_positions_total = lost);
+        self.log.keep_epochs(&lineage::nonces(&shared));
         let committed = shared.hot.committed_position();
         shared.progress.send_modify(|progress| progress.committed = committed);
         writer::release(&mut self.log, &shared, committed);

@@ -136,6 +136,7 @@ impl World {
             flush_interval: Duration::from_secs(3600),
             flush_bytes: u64::MAX,
             ack_on_commit: false,
+            commit_timeout: Duration::from_secs(60),
             retry_window: Duration::from_secs(900),
             retry_limit_bytes: 16 << 20,
             ambient: Arc::new(ManualAmbient::new(SEED.fetch_add(1, Ordering::Relaxed))),
@@ -688,29 +689,105 @@ async fn a_restored_log_goes_on_under_a_new_writer_id() {
     lake.append(entry(4..5)).await.unwrap();
     lake.flush().await.unwrap();
     assert_ids(&ids(&*lake, HOUR).await, 0..5);
-    let writers = view(&*lake, HOUR).await.snapshot.transactions.len();
-    assert_eq!(writers, 2);
+    let transactions = view(&*lake, HOUR).await.snapshot.transactions.clone();
+    assert_eq!(transactions.len(), 2 * 2, "a position and a nonce of each writer: {transactions:?}");
     lake.append(entry(5..6)).await.unwrap();
     drop(lake);
     let lake = world.open_copy(&backup).await;
     assert_ids(&ids(&*lake, HOUR).await, 0..6);
 }
 
-/// Guarantee: two processes on copies of one log do not take each other's commits for their own.
+/// Guarantee: two processes on copies of one log do not take each other's commits for their own, whichever is ahead.
 #[tokio::test]
 async fn a_log_that_was_copied_while_in_use_is_noticed() {
+    for ahead in [0, 2] {
+        let world = World::new();
+        let lake = world.open().await;
+        lake.append(entry(0..1)).await.unwrap();
+        let clone = world.copy_of_log();
+        let other = world.open_copy(&clone).await;
+        lake.append(entry(1..3)).await.unwrap();
+        other.append(entry(10..12)).await.unwrap();
+        other.flush().await.unwrap();
+        for id in 20..20 + ahead {
+            lake.append(entry(id..id + 1)).await.unwrap();
+        }
+        let error = lake.flush().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        let text = error.to_string();
+        assert!(text.contains("both copies are in use") && text.contains("wal"), "{text}");
+        assert_eq!(lake.stats().hot_rows, 3 + ahead as u64, "nothing is taken for committed");
+    }
+}
+
+/// Guarantee: where two copies of one log were used one after the other, requests that only one of them has are not taken
+/// for committed, whether its end lies before or beyond the other's commits. It says which they are and what to do; the
+/// other copy goes on.
+#[tokio::test]
+async fn a_diverged_copy_of_a_log_is_refused() {
+    for (own, restarts) in [(1, 0), (9, 0), (1, 1), (9, 1)] {
+        let world = World::new();
+        let lake = world.open().await;
+        lake.append(entry(0..1)).await.unwrap();
+        lake.append(entry(1..2)).await.unwrap();
+        let clone = world.copy_of_log();
+        let other = world.open_copy(&clone).await;
+        for id in 0..own {
+            other.append(entry(100 + id..101 + id)).await.unwrap();
+        }
+        drop(other);
+        let mut lake = Some(lake);
+        for _ in 0..restarts {
+            drop(lake.take());
+            lake = Some(world.open().await);
+        }
+        let lake = lake.unwrap();
+        for id in 2..6 {
+            lake.append(entry(id..id + 1)).await.unwrap();
+        }
+        lake.flush().await.unwrap();
+
+        let options = LakeOptions { wal_dir: clone.path().to_path_buf(), ..world.options() };
+        for _ in 0..2 {
+            let error = open(options.clone()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            let text = error.to_string();
+            // Where the other copy was restarted, nobody can tell any more what the two had in common.
+            let first = if restarts == 0 { 3 } else { 1 };
+            let range = format!("requests at positions {first} to {} of this one", own + 2);
+            assert!(text.contains("was copied and both copies were used") && text.contains(&range), "{text}");
+            assert!(text.contains("holds position 6 of the other copy") && text.contains("wal export"), "{text}");
+        }
+        lake.append(entry(6..7)).await.unwrap();
+        lake.flush().await.unwrap();
+        drop(lake);
+        assert_ids(&ids(&*world.open().await, HOUR).await, 0..7);
+    }
+}
+
+/// Guarantee: an older copy goes on under a new writer id where all that it holds is committed for certain, also where
+/// nobody knows who went on.
+#[tokio::test]
+async fn an_older_copy_whose_requests_are_committed_goes_on() {
     let world = World::new();
     let lake = world.open().await;
-    lake.append(entry(0..1)).await.unwrap();
-    let clone = world.copy_of_log();
-    let other = world.open_copy(&clone).await;
-    lake.append(entry(1..3)).await.unwrap();
+    lake.append(entry(0..3)).await.unwrap();
+    lake.shutdown().await.unwrap();
+    drop(lake);
+    let backup = world.copy_of_log();
+    for id in 3..6 {
+        let lake = world.open().await;
+        lake.append(entry(id..id + 1)).await.unwrap();
+        lake.flush().await.unwrap();
+    }
+    let lake = world.open_copy(&backup).await;
+    lake.append(entry(6..7)).await.unwrap();
     lake.flush().await.unwrap();
-    other.append(entry(10..12)).await.unwrap();
-    let error = other.flush().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt);
-    assert!(error.to_string().contains("was copied while in use"), "{error}");
-    assert_eq!(other.stats().hot_rows, 3, "nothing is taken for committed");
+    assert_ids(&ids(&*lake, HOUR).await, 0..7);
+    let goes_on = world.open().await;
+    goes_on.append(entry(7..8)).await.unwrap();
+    goes_on.flush().await.unwrap();
+    assert_ids(&ids(&*goes_on, HOUR).await, 0..8);
 }
 
 /// Guarantee: damage in the log costs the requests it hits and no others, and is counted from then on.

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use crate::{Error, ErrorKind};
+
 /// A file system. What a call did is durable only after the sync that belongs to it.
 pub trait Disk: Send + Sync + Debug {
     /// Makes an empty file (over any that is there) with `bytes` of space set aside.
@@ -89,6 +91,21 @@ impl DiskFile for LocalFile {
     fn truncate(&mut self, bytes: u64) -> io::Result<()> {
         self.0.set_len(bytes)
     }
+}
+
+/// What could not be done to a file of the log. A full disk passes, and is named first.
+pub(super) fn disk_error(what: &str, path: &Path, source: io::Error) -> Error {
+    let full = match is_full(&source) {
+        true => "the disk of the write-ahead log is full, free some space: ",
+        false => "",
+    };
+    let message = format!("{full}cannot {what} of the write-ahead log, {}", path.display());
+    Error::new(ErrorKind::Retry, message).with_source(source)
+}
+
+/// Whether there is no space.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Writes all slices, however short the single writes come out.

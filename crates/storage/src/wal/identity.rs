@@ -6,8 +6,9 @@ use std::io::{IoSlice, Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use spanlake_schema::Ambient;
 
-use super::disk::{Disk, write_all_at};
+use super::disk::{Disk, disk_error, write_all_at};
 use super::segment::newer_version;
 use super::{FORMAT_VERSION, LogOptions};
 use crate::{Error, ErrorKind, Position, Result};
@@ -36,12 +37,24 @@ pub struct Identity {
     /// The sequence of the newest segment when the identity was written; 0: there was none.
     #[serde(default)]
     pub newest_sequence: u64,
+    /// Who committed under this writer id: one entry for each opening that tables may still refer to, the present one last.
+    #[serde(default)]
+    pub epochs: Vec<Epoch>,
     /// What could not be read, the latest last. What is committed by now is kept for people, the last [`LOST_MAX`] of it.
     #[serde(default)]
     pub lost: Vec<Lost>,
     /// How many positions were ever lost.
     #[serde(default)]
     pub lost_positions_total: u64,
+}
+
+/// One opening of a log, as the tables know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// A positive number: the epoch, then 40 random bits. A copy of the log draws others when it is opened.
+    pub nonce: i64,
+    /// The log's end when the next opening began: nothing beyond it was committed by this one. `None` for the present one.
+    pub last_position: Option<Position>,
 }
 
 /// Positions that had been durable and cannot be read any more.
@@ -85,8 +98,26 @@ impl Identity {
             committed_position: 0,
             durable_position: 0,
             newest_sequence: 0,
+            epochs: Vec::new(),
             lost: Vec::new(),
             lost_positions_total: 0,
+        }
+    }
+
+    /// Begins to be used by one more process.
+    pub(super) fn begin_epoch(&mut self, ambient: &dyn Ambient) {
+        self.epoch += 1;
+        // Grows with each epoch, as versions of application transactions should.
+        let (high, low) = (self.epoch & ((1 << 23) - 1), ambient.random_u128() as u64 & ((1 << 40) - 1));
+        self.epochs.push(Epoch { nonce: i64::try_from(high << 40 | low).unwrap_or(i64::MAX), last_position: None });
+    }
+
+    /// Notes where the log ended before the present epoch.
+    pub(super) fn end_past_epochs(&mut self, last: Position) {
+        if let Some((_, past)) = self.epochs.split_last_mut() {
+            for epoch in past {
+                epoch.last_position = epoch.last_position.or(Some(last));
+            }
         }
     }
 
@@ -155,10 +186,7 @@ impl Identity {
             disk.rename(&fresh, &dir.join(FILE))?;
             disk.sync_dir(dir)
         };
-        write().map_err(|error: std::io::Error| {
-            let message = format!("cannot write write-ahead log identity {}", dir.join(FILE).display());
-            Error::new(ErrorKind::Retry, message).with_source(error)
-        })
+        write().map_err(|error| disk_error("write the identity", &dir.join(FILE), error))
     }
 
     /// Notes which Delta table a name stands for, or finds that the log is another table's.
@@ -228,7 +256,8 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+        // Only for people; the disk may be full.
+        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self(file))
     }
 }

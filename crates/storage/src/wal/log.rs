@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::disk::{DiskFile, write_all_at};
+use super::disk::{DiskFile, disk_error, write_all_at};
 use super::frame::{FIXED_BYTES, FrameHeader, Salt};
 use super::identity::{Identity, Lock};
 use super::segment::{HEADER_BYTES, SegmentHeader, committed_path, damaged_path, live_path, spare_path};
@@ -36,6 +36,9 @@ pub struct Log {
     pub(super) spares: Vec<PathBuf>,
     pub(super) extents: Extents,
     pub(super) active: Option<Active>,
+    /// False where the log was opened on a full disk: it can be read, committed and freed, and takes frames once there is
+    /// space.
+    pub(super) is_identity_saved: bool,
     /// Whether the disk says by itself that the last group is durable.
     pub(super) is_marked: bool,
     /// The position in the name of the file that tells what is committed.
@@ -145,8 +148,7 @@ impl Log {
         };
         if let Err(error) = write() {
             self.abandon_segment();
-            let message = format!("cannot write or sync write-ahead log segment {}", path.display());
-            return Err(Error::new(ErrorKind::Retry, message).with_source(error));
+            return Err(disk_error("write or sync a segment", &path, error));
         }
         active.offset += group.bytes;
         self.last += group.frames as u64;
@@ -170,6 +172,10 @@ impl Log {
     /// starts at the position that failed here.
     fn abandon_segment(&mut self) {
         if let Some(mut active) = self.active.take() {
+            if active.offset == HEADER_BYTES as u64 && self.options.disk.remove(&active.path).is_ok() {
+                // None of its frames was acknowledged. Else a disk that goes on failing would be filled with segments.
+                return;
+            }
             // Only a courtesy to whoever reads the file: the next segment's first position is what supersedes the rest.
             let _ = active.file.truncate(active.offset);
             tracing::error!(file = %active.path.display(), offset = active.offset, "write-ahead log segment abandoned");
@@ -206,6 +212,11 @@ impl Log {
 
     /// Makes the next segment, from a spare where there is one. Its name appears only with its header in it.
     fn create_segment(&mut self, needed_bytes: u64) -> Result<Active> {
+        if !self.is_identity_saved {
+            self.identity.epoch += 1;
+            self.identity.save(&self.options.dir, self.options.disk.as_ref())?;
+            self.is_identity_saved = true;
+        }
         let bytes = self.options.segment_bytes.max(needed_bytes);
         let dir = self.options.dir.clone();
         self.sequence += 1;
@@ -383,11 +394,22 @@ impl Log {
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
+
+    /// Forgets past epochs but the last few and those with these nonces, which tables refer to.
+    pub fn keep_epochs(&mut self, nonces: &[i64]) {
+        const LATEST: usize = 8;
+        let epochs = &mut self.identity.epochs;
+        let latest = epochs.len().saturating_sub(LATEST);
+        let mut index = 0;
+        epochs.retain(|epoch| {
+            index += 1;
+            index > latest || nonces.contains(&epoch.nonce)
+        });
+    }
 }
 
 fn segment_error(path: &Path, error: io::Error) -> Error {
-    let message = format!("cannot make, recycle or remove write-ahead log segment {}", path.display());
-    Error::new(ErrorKind::Retry, message).with_source(error)
+    disk_error("make, recycle or remove a segment", path, error)
 }
 
 /// Frames as they are written: headers, tenants and small payloads in one buffer, large payloads where they are.

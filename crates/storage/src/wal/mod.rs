@@ -49,6 +49,7 @@ mod disk;
 pub(crate) mod faulty_disk;
 mod frame;
 mod identity;
+mod inspect;
 mod log;
 mod reader;
 mod recovery;
@@ -58,7 +59,8 @@ mod segment;
 mod tests;
 
 pub use disk::{Disk, DiskFile, LocalDisk};
-pub use identity::{Identity, Lost, LostReason};
+pub use identity::{Epoch, Identity, Lost, LostReason};
+pub use inspect::{Damage, Inspection, SegmentReport, export, inspect};
 pub use log::{Appended, Log};
 pub use recovery::{LogAtRest, Logged, Replay, give_up};
 pub(crate) use retry_file::{Answered, RECORD_BYTES, RetryFile};

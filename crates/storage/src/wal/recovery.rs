@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use spanlake_schema::Ambient;
 
+use super::disk::is_full;
 use super::frame::Salt;
 use super::identity::{Identity, Lock, Lost, LostReason};
 use super::log::{Extents, Log, Retired};
@@ -77,6 +78,9 @@ pub struct Replay {
     extents: Extents,
     /// Missing positions that somebody has given up.
     given_up: Option<(Position, Position)>,
+    /// Whether the identity could be written when the epoch began.
+    is_saved: bool,
+    lost_before: Vec<Lost>,
 }
 
 /// A segment that is read to its end.
@@ -131,14 +135,25 @@ impl LogAtRest {
     /// Begins to read the frames, in a new epoch. The store's URL is the one in the options from here on.
     pub fn replay(mut self) -> Result<Replay> {
         let mut listing = list(&self.options.dir)?;
-        self.identity.epoch += 1;
+        let before = self.identity.clone();
+        self.identity.begin_epoch(self.options.ambient.as_ref());
         self.identity.store_url.clone_from(&self.options.store_url);
-        self.identity.save(&self.options.dir, self.options.disk.as_ref())?;
+        let is_saved = match self.identity.save(&self.options.dir, self.options.disk.as_ref()) {
+            Ok(()) => true,
+            // What is committed frees space, so that it must be possible to commit.
+            Err(error) if before.epoch > 0 && is_disk_full(&error) => {
+                tracing::error!(%error, "the write-ahead log is opened all the same, and takes no requests until then");
+                self.identity = before;
+                false
+            }
+            Err(error) => return Err(error),
+        };
         self.remove_leftovers(&mut listing)?;
         let committed = self.identity.committed_position.max(listing.committed.unwrap_or(0));
         let first = listing.segments.first().and_then(SegmentFile::first_position);
         // A log that a version before has left does not tell what it has freed.
         let next = first.filter(|first| listing.committed.is_none() || *first <= committed).unwrap_or(committed + 1);
+        let lost_before = self.identity.lost.clone();
         Ok(Replay {
             options: self.options,
             identity: self.identity,
@@ -151,6 +166,8 @@ impl LogAtRest {
             ended: Vec::new(),
             extents: Extents::default(),
             given_up: None,
+            is_saved,
+            lost_before,
         })
     }
 
@@ -412,7 +429,12 @@ impl Replay {
         self.identity.newest_sequence = newest;
         self.identity.committed_position = self.committed;
         // From here on frames may be freed, so that what was lost has to be written down.
-        self.identity.save(&self.options.dir, self.options.disk.as_ref())?;
+        self.identity.end_past_epochs(last);
+        let is_saved = match self.identity.save(&self.options.dir, self.options.disk.as_ref()) {
+            Ok(()) => self.is_saved,
+            Err(error) if self.identity.lost == self.lost_before && is_disk_full(&error) => false,
+            Err(error) => return Err(error),
+        };
         let retired = self.listing.segments.iter().zip(&self.ended).map(|(segment, ended)| Retired {
             path: segment.path.clone(),
             sequence: segment.sequence,
@@ -433,6 +455,7 @@ impl Replay {
             spares: self.listing.spares.into_iter().map(|(path, _)| path).collect(),
             extents: self.extents,
             active: None,
+            is_identity_saved: is_saved,
             is_marked: true,
             committed: self.listing.committed,
             options: self.options,
@@ -440,4 +463,9 @@ impl Replay {
             _lock: self.lock,
         })
     }
+}
+
+/// Whether an error of the log's disk is that there is no space.
+fn is_disk_full(error: &Error) -> bool {
+    std::error::Error::source(error).and_then(|source| source.downcast_ref()).is_some_and(is_full)
 }

@@ -1,4 +1,5 @@
 mod damage;
+mod failing_disk;
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};

@@ -176,7 +176,7 @@ impl World {
             self.left.push(path.clone());
         }
         let operation = if removes.is_empty() { "WRITE" } else { "MERGE" };
-        let commit = Commit { adds, removes: removes.to_vec(), transaction: None, rows_unchanged, operation };
+        let commit = Commit { adds, removes: removes.to_vec(), rows_unchanged, operation, ..Commit::default() };
         let based_on = (!removes.is_empty()).then(|| self.spans.snapshot().version);
         let outcome = self.spans.commit(commit, based_on).await.expect("the store takes commits");
         assert!(matches!(outcome, CommitOutcome::Committed(_)), "{outcome:?}");
