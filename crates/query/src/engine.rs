@@ -14,8 +14,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::answer::{AbortOnDrop, Answer, Bounds, Message, WAITING_BATCHES, cut_off, produce};
 use crate::format::{self, Format};
-use crate::session::{base_state, runtime_env, statement_state};
+use crate::session::{base_state, empty_state, runtime_env, statement_state};
 use crate::stats::{Counters, QueryStats};
+use crate::views::Views;
 use crate::{Parameters, QueryError, guard};
 
 /// Stack of a query thread. Freeing a deep expression recurses; [`guard`] bounds how deep it can be.
@@ -52,7 +53,8 @@ pub struct QueryEngine {
     source: Arc<dyn TableSource>,
     options: QueryOptions,
     env: Arc<RuntimeEnv>,
-    base: SessionState,
+    base: Arc<SessionState>,
+    views: Arc<Views>,
     slots: Arc<Semaphore>,
     waiting: AtomicUsize,
     counters: Counters,
@@ -67,8 +69,21 @@ struct Request {
 }
 
 impl QueryEngine {
-    /// An engine with its own CPU runtime.
+    /// An engine with its own CPU runtime and the product's views.
     pub fn new(source: Arc<dyn TableSource>, options: QueryOptions) -> Result<Arc<Self>, QueryError> {
+        Self::with_views(source, options, Views::built_in()?)
+    }
+
+    /// An engine with its own CPU runtime and the given views, each of which is planned to see that it is right.
+    ///
+    /// # Errors
+    /// [`QueryErrorKind::Invalid`](crate::QueryErrorKind::Invalid) where a view cannot be planned; the message names file,
+    /// line and column.
+    pub fn with_views(
+        source: Arc<dyn TableSource>,
+        options: QueryOptions,
+        views: Views,
+    ) -> Result<Arc<Self>, QueryError> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(options.threads.max(1))
             .thread_name("spanlake-query")
@@ -77,11 +92,14 @@ impl QueryEngine {
             .build()
             .map_err(|error| QueryError::internal(format!("the query threads cannot be started: {error}")))?;
         let env = runtime_env(&options)?;
-        let base = base_state(&options, Arc::clone(&env));
+        let base = Arc::new(base_state(&options, Arc::clone(&env)));
+        let views = Arc::new(views);
         let slots = Arc::new(Semaphore::new(options.concurrency.max(1)));
         let counters = Counters::default();
         let waiting = AtomicUsize::new(0);
-        Ok(Arc::new(Self { runtime: Some(runtime), source, options, env, base, slots, waiting, counters }))
+        let engine = Self { runtime: Some(runtime), source, options, env, base, views, slots, waiting, counters };
+        check_views(engine.runtime()?, &engine.base, &engine.views)?;
+        Ok(Arc::new(engine))
     }
 
     /// Plans and starts one statement. Dropping the stream cancels it. Must run within a tokio runtime with a timer.
@@ -178,10 +196,10 @@ impl QueryEngine {
     async fn start(&self, request: Request, deadline: Instant, bounds: &Bounds) -> Result<Started, QueryError> {
         let slot = self.slot(deadline).await?;
         let (sender, mut messages) = mpsc::channel(WAITING_BATCHES);
-        let base = self.base.clone();
+        let (base, views) = (Arc::clone(&self.base), Arc::clone(&self.views));
         let task = self.runtime()?.spawn(async move {
             let _slot = slot;
-            produce(Box::pin(plan(base, request)), sender).await;
+            produce(Box::pin(plan(base, views, request)), sender).await;
         });
         let task = AbortOnDrop(task.abort_handle());
         match timeout_at(deadline, messages.recv()).await {
@@ -245,9 +263,36 @@ impl Drop for Waiting<'_> {
     }
 }
 
-async fn plan(base: SessionState, request: Request) -> Result<SendableRecordBatchStream, QueryError> {
+/// Plans every view over empty tables. It computes and waits for nothing, but deep plans need the stack of a query thread.
+fn check_views(runtime: &Runtime, base: &Arc<SessionState>, views: &Arc<Views>) -> Result<(), QueryError> {
+    let (state, views) = (empty_state(base, views), Arc::clone(views));
+    let (sender, answer) = std::sync::mpsc::sync_channel(1);
+    runtime.spawn(async move {
+        let checked = async {
+            for view in views.iter() {
+                let plan = state.statement_to_plan(view.statement.clone()).await;
+                let plan = plan.map_err(|error| view.locate(error.into()))?;
+                let plan = state.optimize(&plan).map_err(|error| view.locate(error.into()))?;
+                guard::check_plan(&plan).map_err(|error| view.locate(error))?;
+                if let Some(parameter) = plan.get_parameter_names().ok().and_then(|names| names.into_iter().next()) {
+                    return Err(view.error(&format!("a view has no parameters, this one has {parameter}")));
+                }
+            }
+            Ok(())
+        };
+        // Whoever no longer waits needs no answer.
+        let _gone = sender.send(checked.await);
+    });
+    answer.recv().map_err(|_| QueryError::internal("planning the views was broken off"))?
+}
+
+async fn plan(
+    base: Arc<SessionState>,
+    views: Arc<Views>,
+    request: Request,
+) -> Result<SendableRecordBatchStream, QueryError> {
     let statement = guard::parse(&request.statement)?;
-    let state = statement_state(&base, request.source, &request.tenant);
+    let state = statement_state(&base, request.source, &request.tenant, &views);
     let logical = state.statement_to_plan(statement).await?;
     guard::check_plan(&logical)?;
     let logical = request.parameters.bind(logical)?;

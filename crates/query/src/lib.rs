@@ -43,15 +43,18 @@ mod pool;
 mod prune;
 pub mod rollup;
 mod session;
+mod sql_file;
 mod stats;
 mod table;
 pub mod verify;
+mod views;
 
 pub use engine::{QueryEngine, QueryOptions};
 pub use error::{QueryError, QueryErrorKind};
 pub use format::Format;
 pub use parameters::Parameters;
 pub use stats::QueryStats;
+pub use views::Views;
 
 #[cfg(test)]
 mod fixture;

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::common::exec_datafusion_err;
+use datafusion::datasource::ViewTable as PlannedView;
+use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -17,7 +19,7 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use object_store::ObjectStore;
 use parking_lot::RwLock;
-use spanlake_schema::TableSpec;
+use spanlake_schema::{TABLES, TableSpec};
 use spanlake_storage::TableSource;
 use tokio::sync::OnceCell;
 
@@ -25,6 +27,7 @@ use crate::cooperation::CooperativeJoins;
 use crate::functions::scalar_functions;
 use crate::pool::QueryPool;
 use crate::table::ViewTable;
+use crate::views::{View, Views};
 use crate::{QueryError, QueryOptions};
 
 /// The catalogue that every tenant sees as its own.
@@ -87,15 +90,44 @@ pub(crate) fn base_state(options: &QueryOptions, env: Arc<RuntimeEnv>) -> Sessio
         .build()
 }
 
-/// The state of one statement: the base and the tables of one tenant, each captured once, when first named.
-pub(crate) fn statement_state(base: &SessionState, source: Arc<dyn TableSource>, tenant: &str) -> SessionState {
-    let mut state = base.clone();
-    let tables =
+/// The state of one statement: the base, the tables of one tenant, each captured once, when first named, and the views.
+pub(crate) fn statement_state(
+    base: &Arc<SessionState>,
+    source: Arc<dyn TableSource>,
+    tenant: &str,
+    views: &Arc<Views>,
+) -> SessionState {
+    let tables: HashMap<_, _> =
         source.tables(tenant).into_iter().map(|spec| (spec.name, Captured { spec, view: OnceCell::new() })).collect();
-    let schema = TenantSchema { source, tenant: tenant.to_owned(), tables };
-    state.register_catalog_list(Arc::new(OneCatalog(Some(Arc::new(TenantCatalog(Arc::new(schema)))))));
-    state.mark_start_execution();
-    state
+    state_over(base, Some((source, tenant.to_owned())), tables, views)
+}
+
+/// A state in which every table there is stands empty: for checking what is not to be run.
+pub(crate) fn empty_state(base: &Arc<SessionState>, views: &Arc<Views>) -> SessionState {
+    let empty = |spec: &'static TableSpec| {
+        let table: Arc<dyn TableProvider> = Arc::new(EmptyTable::new(spec.arrow_schema()));
+        (spec.name, Captured { spec, view: OnceCell::new_with(Some(Some(table))) })
+    };
+    state_over(base, None, TABLES.iter().copied().map(empty).collect(), views)
+}
+
+fn state_over(
+    base: &Arc<SessionState>,
+    source: Option<(Arc<dyn TableSource>, String)>,
+    tables: HashMap<&'static str, Captured>,
+    views: &Arc<Views>,
+) -> SessionState {
+    let there = |view: &&View| view.tables.iter().all(|table| tables.contains_key(table.as_str()));
+    let planned = views.iter().filter(there).map(|view| (view.name.clone(), OnceCell::new())).collect();
+    let schema = Arc::new_cyclic(|me| TenantSchema {
+        source,
+        tables,
+        views: Arc::clone(views),
+        planned,
+        base: Arc::clone(base),
+        me: me.clone(),
+    });
+    schema.state()
 }
 
 /// A list of one catalogue that cannot grow.
@@ -130,43 +162,78 @@ impl CatalogProvider for TenantCatalog {
     }
 }
 
-/// The tables of one tenant as one statement sees them.
+/// The tables of one tenant and the views over them, as one statement sees them.
 #[derive(Debug)]
 struct TenantSchema {
-    source: Arc<dyn TableSource>,
-    tenant: String,
+    /// Where tables come from, and whose; `None` where all of them are captured.
+    source: Option<(Arc<dyn TableSource>, String)>,
     tables: HashMap<&'static str, Captured>,
+    views: Arc<Views>,
+    /// The views whose tables are there, planned when first named.
+    planned: HashMap<String, OnceCell<Arc<dyn TableProvider>>>,
+    base: Arc<SessionState>,
+    me: Weak<Self>,
 }
 
 #[derive(Debug)]
 struct Captured {
     spec: &'static TableSpec,
-    view: OnceCell<Option<Arc<ViewTable>>>,
+    view: OnceCell<Option<Arc<dyn TableProvider>>>,
+}
+
+impl TenantSchema {
+    /// The base with these tables.
+    fn state(self: &Arc<Self>) -> SessionState {
+        let mut state = SessionState::clone(&self.base);
+        state.register_catalog_list(Arc::new(OneCatalog(Some(Arc::new(TenantCatalog(Arc::clone(self)))))));
+        state.mark_start_execution();
+        state
+    }
+
+    async fn capture(&self, captured: &Captured) -> Result<Option<Arc<dyn TableProvider>>> {
+        let capture = || async {
+            let Some((source, tenant)) = &self.source else { return Ok(None) };
+            let view = source.view(tenant, captured.spec.name).await.map_err(QueryError::from)?;
+            Ok::<_, DataFusionError>(view.map(|view| Arc::new(ViewTable::new(view)) as Arc<dyn TableProvider>))
+        };
+        Ok(captured.view.get_or_try_init(capture).await?.clone())
+    }
+
+    async fn plan(&self, name: &str, planned: &OnceCell<Arc<dyn TableProvider>>) -> Result<Arc<dyn TableProvider>> {
+        let plan = || async {
+            let (Some(view), Some(schema)) = (self.views.get(name), self.me.upgrade()) else {
+                return Err(exec_datafusion_err!("view {name} is gone"));
+            };
+            let plan = schema.state().statement_to_plan(view.statement.clone()).await;
+            let plan = plan.map_err(|error| view.locate(error.into()))?;
+            Ok::<_, DataFusionError>(Arc::new(PlannedView::new(plan, Some(view.sql.clone()))) as Arc<dyn TableProvider>)
+        };
+        Ok(Arc::clone(planned.get_or_try_init(plan).await?))
+    }
 }
 
 #[async_trait]
 impl SchemaProvider for TenantSchema {
     fn table_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.tables.keys().map(|name| (*name).to_owned()).collect();
+        let tables = self.tables.keys().map(|name| (*name).to_owned());
+        let mut names: Vec<String> = tables.chain(self.planned.keys().cloned()).collect();
         names.sort_unstable();
         names
     }
 
     /// Every mention of a table in a statement gets the same view, so that a table joined with itself agrees with itself.
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let Some(captured) = self.tables.get(name) else { return Ok(None) };
-        let view = captured
-            .view
-            .get_or_try_init(|| async {
-                let view = self.source.view(&self.tenant, captured.spec.name).await.map_err(QueryError::from)?;
-                Ok::<_, DataFusionError>(view.map(|view| Arc::new(ViewTable::new(view))))
-            })
-            .await?;
-        Ok(view.as_ref().map(|view| Arc::clone(view) as Arc<dyn TableProvider>))
+        if let Some(captured) = self.tables.get(name) {
+            return self.capture(captured).await;
+        }
+        match self.planned.get(name) {
+            Some(planned) => Ok(Some(self.plan(name, planned).await?)),
+            None => Ok(None),
+        }
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.tables.contains_key(name)
+        self.tables.contains_key(name) || self.planned.contains_key(name)
     }
 }
 

@@ -12,7 +12,7 @@ use anyhow::Context;
 use serde_json::json;
 use spanlake_ingest::{Decoder, Ingest, IngestOptions};
 use spanlake_query::rollup::Rollups;
-use spanlake_query::{QueryEngine, QueryOptions};
+use spanlake_query::{QueryEngine, QueryOptions, Views};
 use spanlake_schema::{Ambient, System};
 use spanlake_storage::{Lake, LakeOptions, Store, TableSource};
 use tokio::task::{AbortHandle, JoinSet};
@@ -137,7 +137,8 @@ async fn open(config: &Config, store: Store, decoder: Decoder, ambient: Arc<dyn 
         ambient: Arc::clone(&ambient),
     };
     let ingest = Ingest::new(Arc::clone(&lake), ingest_options).with_decoder(&decoder);
-    let engine = QueryEngine::new(Arc::clone(&lake) as Arc<dyn TableSource>, query_options(&config.query))?;
+    let source = Arc::clone(&lake) as Arc<dyn TableSource>;
+    let engine = QueryEngine::with_views(source, query_options(&config.query), views(&config.query)?)?;
     let rollups = Rollups::open(Arc::clone(&lake), Arc::clone(&engine), ambient).await.context("rollups")?;
     Ok(Services { lake, ingest, engine, rollups })
 }
@@ -151,6 +152,14 @@ pub(crate) fn query_options(config: &QueryConfig) -> QueryOptions {
         row_limit: config.row_limit,
         concurrency: config.concurrency,
         threads: config.threads,
+    }
+}
+
+/// The product's views and the user's.
+pub(crate) fn views(config: &QueryConfig) -> anyhow::Result<Views> {
+    match &config.sql_dir {
+        Some(sql_dir) => Ok(Views::with_user_files(sql_dir)?),
+        None => Ok(Views::built_in()?),
     }
 }
 

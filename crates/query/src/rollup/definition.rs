@@ -13,7 +13,8 @@ use spanlake_schema::{DATE, TABLES, TableSpec};
 
 use super::restate::{REVISION, WINDOW_START};
 use super::windows::{DAY_MICROS, day_of};
-use crate::{Parameters, QueryError, QueryErrorKind};
+use crate::sql_file::{Header, error_at};
+use crate::{Parameters, QueryError};
 
 /// Start of the windows asked for, a timestamp; inclusive.
 const PARAMETER_WINDOW_START: &str = "window_start";
@@ -25,6 +26,9 @@ const PARAMETER_FIRST_DATE: &str = "first_date";
 const PARAMETER_LAST_DATE: &str = "last_date";
 
 const PARAMETERS: [&str; 4] = [PARAMETER_WINDOW_START, PARAMETER_WINDOW_END, PARAMETER_FIRST_DATE, PARAMETER_LAST_DATE];
+
+/// What the header of a rollup tells.
+const HEADER_KEYS: &[&str] = &["name", "source", "schedule", "window", "keys"];
 
 /// The rollups that come with the product: file and text.
 pub(super) const BUILT_IN: &[(&str, &str)] =
@@ -60,12 +64,8 @@ pub(super) struct Definition {
 impl Definition {
     /// Reads a rollup's file and checks all that can be checked without planning its SELECT.
     pub(super) fn parse(file: &str, text: &str) -> Result<Self, QueryError> {
-        let header = Header::parse(file, text)?;
-        let name = header.required("name")?;
-        let stem = file.rsplit('/').next().and_then(|last| last.strip_suffix(".sql")).unwrap_or(file);
-        if name.value != stem {
-            return Err(header.error(name, format!("name {} differs from the file's name {stem}", name.value)));
-        }
+        let header = Header::parse(file, text, HEADER_KEYS)?;
+        let name = header.name()?;
         let target = table(&name.value)
             .ok_or_else(|| header.error(name, format!("no table {} is known to hold the rollup", name.value)))?;
         let source_entry = header.required("source")?;
@@ -194,71 +194,6 @@ impl Definition {
     }
 }
 
-/// One `-- key: value` line.
-struct Entry {
-    key: String,
-    value: String,
-    line: usize,
-}
-
-/// The lines before the SELECT. A line `--` ends the keys; what follows it is prose.
-struct Header<'a> {
-    file: &'a str,
-    entries: Vec<Entry>,
-    select_line: usize,
-}
-
-impl<'a> Header<'a> {
-    const KEYS: [&'static str; 5] = ["name", "source", "schedule", "window", "keys"];
-
-    fn parse(file: &'a str, text: &str) -> Result<Self, QueryError> {
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut prose = false;
-        let mut last_line = 0;
-        for (index, content) in text.lines().enumerate() {
-            let line = index + 1;
-            last_line = line;
-            let content = content.trim();
-            let Some(comment) = content.strip_prefix("--") else {
-                if content.is_empty() {
-                    prose = true;
-                    continue;
-                }
-                return Ok(Self { file, entries, select_line: line });
-            };
-            prose |= comment.trim().is_empty();
-            if prose {
-                continue;
-            }
-            let (key, value) =
-                comment.split_once(':').map(|(key, value)| (key.trim(), value.trim())).ok_or_else(|| {
-                    error_at(file, line, 1, "a header line is `-- key: value`; prose follows a line `--`")
-                })?;
-            if !Self::KEYS.contains(&key) {
-                let message = format!("header key {key:?} is none of {}", Self::KEYS.join(", "));
-                return Err(error_at(file, line, 1, &message));
-            }
-            if let Some(earlier) = entries.iter().find(|entry| entry.key == key) {
-                return Err(error_at(file, line, 1, &format!("header key {key} stands on line {} too", earlier.line)));
-            }
-            if value.is_empty() {
-                return Err(error_at(file, line, 1, &format!("header key {key} has no value")));
-            }
-            entries.push(Entry { key: key.to_owned(), value: value.to_owned(), line });
-        }
-        Err(error_at(file, last_line.max(1), 1, "the file ends before its select"))
-    }
-
-    fn required(&self, key: &str) -> Result<&Entry, QueryError> {
-        let found = self.entries.iter().find(|entry| entry.key == key);
-        found.ok_or_else(|| error_at(self.file, 1, 1, &format!("the header has no key {key}")))
-    }
-
-    fn error(&self, entry: &Entry, message: impl AsRef<str>) -> QueryError {
-        error_at(self.file, entry.line, 1, message.as_ref())
-    }
-}
-
 fn parse_keys(header: &Header<'_>, target: &TableSpec) -> Result<Vec<String>, QueryError> {
     let entry = header.required("keys")?;
     let mut keys: Vec<String> = Vec::new();
@@ -302,14 +237,6 @@ fn same_type(left: &DataType, right: &DataType) -> bool {
 
 fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-fn error_at(file: &str, line: usize, column: u64, message: &str) -> QueryError {
-    QueryError {
-        kind: QueryErrorKind::Invalid,
-        message: format!("{file}:{line}:{column}: {message}"),
-        position: Some((line as u64, column)),
-    }
 }
 
 #[cfg(test)]

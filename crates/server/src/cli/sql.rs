@@ -18,7 +18,7 @@ use spanlake_storage::{ReadOnlyLake, Store};
 
 use super::Unreachable;
 use crate::config::{Machine, Sources, load};
-use crate::serve::query_options;
+use crate::serve::{query_options, views};
 
 const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
 
@@ -135,7 +135,7 @@ pub(super) async fn engine_on_store(store: &str) -> anyhow::Result<Arc<QueryEngi
     anyhow::ensure!(directory.contains("://") || Path::new(directory).is_dir(), "--store {store}: no such directory");
     let lake = ReadOnlyLake::open(Store::open(store)?).await?;
     let config = load(&Sources::default(), Machine::detect())?;
-    Ok(QueryEngine::new(Arc::new(lake), query_options(&config.query))?)
+    Ok(QueryEngine::with_views(Arc::new(lake), query_options(&config.query), views(&config.query)?)?)
 }
 
 /// Standard output whose last line ends, so that a shell's prompt does not stick to it.

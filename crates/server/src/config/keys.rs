@@ -62,6 +62,7 @@ pub(super) struct Settings {
     pub(super) query_memory_limit: Option<u64>,
     pub(super) query_timeout: Option<Duration>,
     pub(super) query_row_limit: Option<usize>,
+    pub(super) sql_dir: Option<PathBuf>,
     pub(super) log_level: Option<String>,
     pub(super) log_format: Option<LogFormat>,
 }
@@ -307,6 +308,16 @@ pub static KEYS: &[Key] = &[
         help: "how long SIGTERM waits for requests, flush and commit; what is not committed then stays in the log",
         is_list: false,
         read: |settings, text| set(&mut settings.shutdown_timeout, parse_duration(text)),
+    },
+    Key {
+        name: "sql_dir",
+        flag: "sql-dir",
+        placeholder: "DIR",
+        default: "none",
+        example: "/etc/spanlake/sql",
+        help: "a directory with views of your own, DIR/views/NAME.sql, which queries see beside the tables",
+        is_list: false,
+        read: |settings, text| set(&mut settings.sql_dir, non_empty(text).map(PathBuf::from)),
     },
     Key {
         name: "log_level",

@@ -227,6 +227,7 @@ fn complete(settings: Settings, machine: Machine, default_store: &str) -> Config
             spill_limit_bytes: disk_quarter(&std::env::temp_dir()).min(64 * GIB),
             timeout: settings.query_timeout.unwrap_or(Duration::from_secs(60)),
             row_limit: settings.query_row_limit.unwrap_or(1_000_000),
+            sql_dir: settings.sql_dir,
             concurrency: machine.cores.max(2) * 2,
             threads: machine.cores,
         },

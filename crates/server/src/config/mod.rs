@@ -129,6 +129,8 @@ pub struct QueryConfig {
     pub timeout: Duration,
     /// Most rows of an answer.
     pub row_limit: usize,
+    /// Where the user's views lie.
+    pub sql_dir: Option<PathBuf>,
     /// Queries that run at once.
     pub concurrency: usize,
     /// Threads that compute.

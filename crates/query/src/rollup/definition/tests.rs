@@ -2,6 +2,7 @@ use arrow::datatypes::Field;
 use spanlake_schema::model_usage::HOUR_SPEC;
 
 use super::*;
+use crate::QueryErrorKind;
 
 const FILE: &str = "sql/rollups/model_usage_hour.sql";
 
