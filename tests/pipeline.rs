@@ -23,6 +23,8 @@ mod log;
 mod meaning;
 #[path = "pipeline/memory.rs"]
 mod memory;
+#[path = "pipeline/messages.rs"]
+mod messages;
 #[path = "pipeline/object_store.rs"]
 mod object_store;
 #[path = "pipeline/protocol.rs"]

@@ -67,12 +67,10 @@ async fn stores_every_capture(way: Way) {
 
 async fn the_huge_prompt_is_whole(server: &ServerProcess) {
     let expected = &captures::json("edge_huge_prompt.expected.json")["calls"][0];
-    let prompt = "attributes['gen_ai.prompt.0.content']";
-    let sql = format!(
-        "SELECT octet_length({prompt}) AS bytes, encode(digest({prompt}, 'sha256'), 'hex') AS sha256, input_tokens
-         FROM spans WHERE service_name = 'edge-huge'"
-    );
-    let rows = server.sql(&sql).await;
+    let sql = "SELECT octet_length(content) AS bytes, encode(digest(content, 'sha256'), 'hex') AS sha256, input_tokens
+         FROM messages JOIN spans USING (trace_id, span_id)
+         WHERE spans.service_name = 'edge-huge' AND direction = 'input'";
+    let rows = server.sql(sql).await;
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0]["bytes"], expected["prompt_bytes"]);
     assert_eq!(rows[0]["sha256"], expected["prompt_sha256"]);

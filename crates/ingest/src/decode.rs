@@ -15,6 +15,9 @@ use crate::rules::Rules;
 use crate::signal::Signal;
 use crate::walk::Walker;
 
+/// Replay asks no memory of contents, so that the tenant does not matter.
+const REPLAY: &str = "";
+
 /// Replays logged requests.
 #[derive(Clone, Debug)]
 pub struct Decoder {
@@ -97,7 +100,7 @@ impl Decoder {
         received_unix_nano: u64,
         room: Room,
     ) -> Result<Vec<(&'static str, RecordBatch)>> {
-        let walked = self.walker.walk(signal, payload, received_unix_nano, room).map_err(|error| {
+        let walked = self.walker.walk(signal, REPLAY, payload, received_unix_nano, room).map_err(|error| {
             let message = format!("the payload is no {}", signal.request_message());
             Error::new(ErrorKind::Invalid, message).with_source(error)
         })?;

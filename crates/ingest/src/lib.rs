@@ -12,7 +12,8 @@
 //!   before and stored nothing of.
 //! - The same bytes and arrival time make the same rows, so that replaying the log is identical.
 //! - What the telemetry does not carry is NULL; what was derived sets its bit in `reading_flags`.
-//! - A span or a log record can be rebuilt from its row: see [`rebuild`].
+//! - A span or a log record can be rebuilt from its row: see [`rebuild`]. Content is the exception: it is kept by meaning,
+//!   part by part.
 //! - Bytes in flight are bounded; at the bound senders are pushed back.
 //!
 //! **Units.** Times are nanoseconds since 1970-01-01 UTC, sizes bytes, money integers of 1e-12 US dollars.
@@ -30,6 +31,7 @@
 //! ```
 
 mod columns;
+mod content;
 mod dates;
 mod decimal;
 mod decode;

@@ -1,5 +1,7 @@
 //! The original span or log record out of its row: every field of it, its scope and its resource.
 //!
+//! Content is the exception: it is kept by meaning in other tables. Where an attribute was content, [`Rebuilt::moved`] says so.
+//!
 //! What a promoted column holds goes back to its place among the attributes; what the map holds as text gets its type
 //! back from the symbols of [`spanlake_schema::types`].
 
@@ -18,6 +20,7 @@ use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use spanlake_schema::flags::reading;
 use spanlake_schema::spans::PROMOTED;
+use spanlake_schema::types;
 
 use typed::{Symbol, Symbols};
 
@@ -26,6 +29,8 @@ use typed::{Symbol, Symbols};
 pub struct Rebuilt<T> {
     /// The span or log record.
     pub item: T,
+    /// Places of attributes that are content and left out of the item.
+    pub moved: Moved,
     /// The resource, where one was sent.
     pub resource: Option<Resource>,
     /// The schema URL of the resource.
@@ -34,6 +39,15 @@ pub struct Rebuilt<T> {
     pub scope: Option<InstrumentationScope>,
     /// The schema URL of the scope's items.
     pub scope_schema_url: String,
+}
+
+/// Where content stood, as places among the attributes that were sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Among those of the span.
+    pub attributes: Vec<usize>,
+    /// Among those of each of its events.
+    pub event_attributes: Vec<Vec<usize>>,
 }
 
 /// Why a row is no span or log record.
@@ -113,6 +127,7 @@ impl<'a> Rows<'a> {
     fn with_origin<T>(&self, item: T, row: usize) -> Fallible<Rebuilt<T>> {
         Ok(Rebuilt {
             item,
+            moved: self.moved(row)?,
             resource: self.resource(row)?,
             resource_schema_url: self.owned("resource_schema_url", row)?,
             scope: self.scope(row)?,
@@ -144,6 +159,17 @@ impl<'a> Rows<'a> {
             dropped_links_count: self.count("dropped_links_count", row)?,
             status: self.status(row, flags)?,
         })
+    }
+
+    fn moved(&self, row: usize) -> Fallible<Moved> {
+        let attributes = places_of_content(&self.owned("attribute_types", row)?)?;
+        if self.batch.column_by_name("events").is_none() {
+            return Ok(Moved { attributes, event_attributes: Vec::new() });
+        }
+        let items = self.items("events", row)?;
+        let items = Items { items: &items };
+        let events = (0..items.items.len()).map(|item| places_of_content(&items.text("attribute_types", item)?));
+        Ok(Moved { attributes, event_attributes: events.collect::<Fallible<_>>()? })
     }
 
     fn status(&self, row: usize, flags: i64) -> Fallible<Option<Status>> {
@@ -306,6 +332,9 @@ fn read_attributes(
             attributes.push(promoted(letter)?);
             continue;
         }
+        if symbol == CONTENT {
+            continue;
+        }
         if entry == entries.len() {
             return Err("there are more types than attributes".to_owned());
         }
@@ -318,6 +347,24 @@ fn read_attributes(
         return Err("there are more attributes than types".to_owned());
     }
     Ok(attributes)
+}
+
+const CONTENT: Symbol = Symbol::Of(types::CONTENT as u8);
+
+/// The places of the attributes that are content.
+fn places_of_content(symbols: &str) -> Fallible<Vec<usize>> {
+    let mut symbols = Symbols::new(symbols);
+    let (mut places, mut place, mut depth) = (Vec::new(), 0, 0);
+    while let Some(symbol) = symbols.next()? {
+        match symbol {
+            CONTENT if depth == 0 => places.push(place),
+            Symbol::Of(b'[' | b'{') => depth += 1,
+            Symbol::Of(b']' | b'}') => depth -= 1,
+            _ => {}
+        }
+        place += usize::from(depth == 0);
+    }
+    Ok(places)
 }
 
 const KINDS: &[&str] = &["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"];

@@ -10,6 +10,7 @@ use spanlake_schema::Ambient;
 use spanlake_storage::{Entry, Frame, Lake};
 use tokio::sync::Semaphore;
 
+use crate::content::ContentMemory;
 use crate::decode::Decoder;
 use crate::decompress::{DecompressError, decompress};
 use crate::json;
@@ -164,6 +165,8 @@ pub struct Ingest {
     walker: Walker,
     /// What stores nothing, on its way to the ledger.
     notes: Arc<Notes>,
+    /// Long contents that are durable: they are stored once.
+    contents: Arc<ContentMemory>,
     /// Walks that run at once off the I/O runtime: one a core.
     walks: Semaphore,
     in_flight_bytes: AtomicUsize,
@@ -211,11 +214,13 @@ impl Ingest {
     /// Takes requests for a lake.
     pub fn new(lake: Arc<Lake>, options: IngestOptions) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let contents = Arc::new(ContentMemory::default());
         Self {
             notes: Notes::new(Arc::clone(&lake), Arc::clone(&options.ambient)),
             lake,
             options,
-            walker: Decoder::default().into_walker(),
+            walker: Decoder::default().into_walker().with_memory(Arc::clone(&contents)),
+            contents,
             walks: Semaphore::new(cores),
             in_flight_bytes: AtomicUsize::new(0),
             counters: Counters::default(),
@@ -290,6 +295,7 @@ impl Ingest {
                 self.counters.duplicate_requests.fetch_add(1, Relaxed);
                 counters.duplicate.fetch_add(outcome.stored, Relaxed);
             } else {
+                self.contents.remember(&tenant, &walked.contents);
                 counters.stored.fetch_add(outcome.stored, Relaxed);
             }
         }
@@ -413,6 +419,7 @@ fn decode(
     limit: usize,
     received_unix_nano: u64,
 ) -> Result<Decoded, Rejection> {
+    let tenant = request.tenant;
     let malformed = |message: String| Rejection { kind: RejectionKind::Malformed, message, retry_after: None };
     let body = decompress(request.content_encoding, request.body, limit).map_err(|error| Rejection {
         kind: match error {
@@ -431,7 +438,7 @@ fn decode(
             }
         },
     };
-    let walked = walker.walk(signal, &body, received_unix_nano, Room::of_message_limit(limit));
+    let walked = walker.walk(signal, &tenant, &body, received_unix_nano, Room::of_message_limit(limit));
     let walked = walked.map_err(|error| match error.is_no_room() {
         true => no_room(&error, limit),
         false => malformed(format!("the body is no {}: {error}", signal.request_message())),

@@ -18,7 +18,7 @@ const ROW_BYTES: usize = 1_024;
 pub(crate) const ITEM_BYTES: usize = 96;
 
 /// Text offsets are 32 bits wide: a batch ends before its texts could come near.
-const BATCH_BYTES_MAX: usize = 256 << 20;
+pub(crate) const BATCH_BYTES_MAX: usize = 256 << 20;
 
 /// The bytes that rows may still take.
 #[derive(Clone, Copy, Debug)]

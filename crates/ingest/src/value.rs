@@ -153,6 +153,12 @@ impl ValueWriter {
         self.types.flush(symbols);
     }
 
+    /// Notes an attribute whose content stands elsewhere.
+    #[inline]
+    pub(crate) fn content(&mut self, symbols: &mut Vec<u8>) {
+        self.types.push(types::CONTENT, symbols);
+    }
+
     /// Notes an attribute that a promoted column holds.
     #[inline]
     pub(crate) fn promoted(&mut self, letter: u8, symbols: &mut Vec<u8>) {

@@ -4,6 +4,8 @@
 //! once and copied to each of their spans.
 //! <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto>
 
+mod said;
+
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -11,6 +13,7 @@ use spanlake_schema::flags::{reading as reading_flag, time as time_flag};
 use spanlake_schema::{ledger, spans};
 
 use crate::columns::TextMap;
+use crate::content::{CONTENT, Collector, ContentKey, ContentMemory, ContentRows, ContentRules};
 use crate::dates::Dates;
 use crate::ledger::{Rows, Tally};
 use crate::log_walk;
@@ -24,12 +27,15 @@ use crate::span_columns::{ROWS_MAX, SpanColumns, slot};
 use crate::span_fields::{SpanFields, kind_name, status_name};
 use crate::value::{Attribute, Value, ValueWriter, write_hex};
 use crate::wire::{Reader, WireError};
+use said::Content;
 
 /// What a walk made of a request.
 #[derive(Debug, Default)]
 pub(crate) struct Walked {
     /// The rows for each table, in batches of [`ROWS_MAX`] rows at most.
     pub(crate) batches: Vec<(&'static str, RecordBatch)>,
+    /// The contents in them, to be remembered once they are durable.
+    pub(crate) contents: Vec<ContentKey>,
     /// Items (spans, log records) that are stored.
     pub(crate) stored: u64,
     /// Items that are refused.
@@ -47,11 +53,20 @@ pub(crate) struct Walked {
 #[derive(Clone, Debug)]
 pub(crate) struct Walker {
     meaning: Arc<Meaning>,
+    content: Arc<ContentRules>,
+    /// Contents that need not be stored again; none where a log is replayed.
+    memory: Option<Arc<ContentMemory>>,
 }
 
 impl Walker {
     pub(crate) fn new(meaning: Arc<Meaning>) -> Self {
-        Self { meaning }
+        Self { meaning, content: Arc::new(ContentRules::built_in()), memory: None }
+    }
+
+    /// A walker that leaves out contents which are durable already.
+    pub(crate) fn with_memory(mut self, memory: Arc<ContentMemory>) -> Self {
+        self.memory = Some(memory);
+        self
     }
 
     /// The version of the prices, for the log.
@@ -64,16 +79,20 @@ impl Walker {
         self.meaning.rules().version
     }
 
-    /// Walks a request. The same bytes and arrival give the same rows, where there is room for them.
+    /// Walks a request. The same bytes and arrival give the same rows, where there is room for them, but for contents that the
+    /// tenant's memory knows.
     pub(crate) fn walk(
         &self,
         signal: Signal,
+        tenant: &str,
         body: &[u8],
         received_unix_nano: u64,
         room: Room,
     ) -> Result<Walked, WireError> {
+        let memory = self.memory.as_deref().map(|memory| (memory, tenant));
+        let content = Content { rules: &self.content, rows: ContentRows::new(received_unix_nano, memory) };
         let mut walked = match signal {
-            Signal::Traces => self.traces(body, received_unix_nano, room)?,
+            Signal::Traces => self.traces(content, body, received_unix_nano, room)?,
             Signal::Logs => log_walk::walk(body, received_unix_nano, room)?,
         };
         if walked.stored > 0 {
@@ -83,8 +102,14 @@ impl Walker {
         Ok(walked)
     }
 
-    fn traces(&self, body: &[u8], received_unix_nano: u64, room: Room) -> Result<Walked, WireError> {
-        let mut walk = Walk::new(&self.meaning, body, received_unix_nano, room);
+    fn traces(
+        &self,
+        content: Content<'_>,
+        body: &[u8],
+        received_unix_nano: u64,
+        room: Room,
+    ) -> Result<Walked, WireError> {
+        let mut walk = Walk::new(&self.meaning, content, body, received_unix_nano, room);
         let mut reader = Reader::new(body, "ExportTraceServiceRequest");
         while let Some((field, wire)) = reader.next()? {
             if field == 1 {
@@ -97,6 +122,9 @@ impl Walker {
 
 struct Walk<'a, 'w> {
     meaning: &'w Meaning,
+    content: Content<'w>,
+    collector: Collector,
+    event_attributes: Vec<Attribute<'a>>,
     body_bytes: usize,
     received_unix_nano: u64,
     room: Room,
@@ -119,10 +147,13 @@ struct Walk<'a, 'w> {
 const SPAN_BYTES_GUESS: usize = 512;
 
 impl<'a, 'w> Walk<'a, 'w> {
-    fn new(meaning: &'w Meaning, body: &[u8], received_unix_nano: u64, room: Room) -> Self {
+    fn new(meaning: &'w Meaning, content: Content<'w>, body: &[u8], received_unix_nano: u64, room: Room) -> Self {
         let rows = (body.len() / SPAN_BYTES_GUESS + 1).min(ROWS_MAX);
         Self {
             meaning,
+            content,
+            collector: Collector::default(),
+            event_attributes: Vec::new(),
             body_bytes: body.len(),
             received_unix_nano,
             room,
@@ -151,7 +182,10 @@ impl<'a, 'w> Walk<'a, 'w> {
             self.walked.repaired_strings += repaired;
             self.walked.batches.push((spans::SPEC.name, batch));
         }
-        self.walked.repaired_strings += self.writer.repaired;
+        self.walked.repaired_strings += self.writer.repaired + self.collector.repaired;
+        let (said, contents) = self.content.rows.finish();
+        self.walked.batches.extend(said);
+        self.walked.contents = contents;
         self.walked
     }
 
@@ -227,9 +261,10 @@ impl<'a, 'w> Walk<'a, 'w> {
         self.roles.span(self.fields.trace_id, self.fields.span_id, self.fields.parent_span_id);
         let duration = self.times();
         origin.write(&mut self.columns);
-        let exception = self.events(&reader)?;
+        let service_name = origin.service_name();
+        let exception = self.events(&reader, service_name)?;
         self.links(&reader)?;
-        if let Some(note) = self.attributes(&reader, duration, exception)? {
+        if let Some(note) = self.attributes(&reader, duration, exception, service_name)? {
             self.note(origin, note);
         }
         let mut flags = self.facts.flags() | self.identity_flags();
@@ -348,6 +383,7 @@ impl<'a, 'w> Walk<'a, 'w> {
         reader: &Reader<'a>,
         duration_ns: Option<i64>,
         exception: Option<&'a [u8]>,
+        service_name: Option<&[u8]>,
     ) -> Result<Option<Note>, WireError> {
         self.facts.read(self.meaning.rules(), &self.fields.attributes);
         self.held.clear();
@@ -365,10 +401,17 @@ impl<'a, 'w> Walk<'a, 'w> {
         let told = self.meaning.write(&span, &mut self.facts, &mut self.columns, &mut self.held);
         self.walked.type_conflicts += u64::from(self.facts.flags() & reading_flag::TYPE_CONFLICT != 0);
         self.set_int(const { slot("promoted") }, told.promoted);
+        if self.collector.find(self.content.rules, &self.fields.attributes) {
+            self.content(reader, service_name);
+        }
         let row = self.columns.rows;
         let map = &mut self.columns.maps[const { slot("attributes") }];
         let mut symbols = std::mem::take(&mut self.symbols);
         for (attribute, &held) in self.fields.attributes.iter().zip(&self.held) {
+            if held == CONTENT {
+                self.writer.content(&mut symbols);
+                continue;
+            }
             if held != 0 {
                 let letter = spans::PROMOTED[usize::from(held - 1)].letter;
                 self.writer.promoted(letter, &mut symbols);
@@ -385,12 +428,12 @@ impl<'a, 'w> Walk<'a, 'w> {
     }
 
     /// Writes the events; returns the type of the last exception among them.
-    fn events(&mut self, reader: &Reader<'a>) -> Result<Option<&'a [u8]>, WireError> {
+    fn events(&mut self, reader: &Reader<'a>, service_name: Option<&[u8]>) -> Result<Option<&'a [u8]>, WireError> {
         let mut exception = None;
-        for &bytes in &self.fields.events {
-            let mut reader = reader.inner(bytes, "Event");
-            let events = &mut self.columns.events;
+        for place in 0..self.fields.events.len() {
+            let mut reader = reader.inner(self.fields.events[place], "Event");
             let (mut time, mut name, mut dropped, mut exception_type) = (0, &[][..], 0, None);
+            self.event_attributes.clear();
             while let Some((field, wire)) = reader.next()? {
                 match field {
                     1 => time = reader.eight(wire)?,
@@ -402,12 +445,20 @@ impl<'a, 'w> Walk<'a, 'w> {
                             exception_type = Some(text);
                         }
                         self.event_attributes.push(attribute);
-                        let (map, symbols) = (&mut events.attributes, &mut self.symbols);
-                        write_attribute(&mut self.writer, &reader, attribute, map, symbols)?;
                     }
                     4 => dropped = reader.integer(wire)? as u32,
                     _ => {}
                 }
+            }
+            self.event_content(&reader, name, time, service_name);
+            let events = &mut self.columns.events;
+            for (attribute, &held) in self.event_attributes.iter().zip(&self.held) {
+                if held == CONTENT {
+                    self.writer.content(&mut self.symbols);
+                    continue;
+                }
+                let (map, symbols) = (&mut events.attributes, &mut self.symbols);
+                write_attribute(&mut self.writer, &reader, *attribute, map, symbols)?;
             }
             let item = events.count;
             events.time.set(item, (time / 1_000) as i64);

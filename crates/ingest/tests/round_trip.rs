@@ -1,14 +1,14 @@
 //! A span out of its row equals the span that was sent.
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
+use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use proptest::prelude::{ProptestConfig, any};
-use proptest::{prop_assert_eq, proptest};
+use proptest::{prop_assert, prop_assert_eq, proptest};
 use prost::Message;
 use spanlake_ingest::Decoder;
-use spanlake_ingest::rebuild::rebuild;
+use spanlake_ingest::rebuild::{Moved, rebuild};
 use spanlake_testkit::{arbitrary, realistic};
 
 const RECEIVED: u64 = 1_763_700_000_000_000_000;
@@ -32,15 +32,30 @@ fn flat(
     )
 }
 
-fn sent(request: &ExportTraceServiceRequest) -> Vec<Flat> {
-    let mut sent = Vec::new();
+/// A span without the attributes that moved to the tables of messages.
+fn without(span: &Span, moved: &Moved) -> Span {
+    let mut span = span.clone();
+    let remove = |attributes: &mut Vec<KeyValue>, places: &[usize]| {
+        places.iter().rev().for_each(|&place| drop(attributes.remove(place)));
+    };
+    remove(&mut span.attributes, &moved.attributes);
+    for (event, places) in span.events.iter_mut().zip(&moved.event_attributes) {
+        remove(&mut event.attributes, places);
+    }
+    span
+}
+
+/// What was sent, content apart.
+fn sent(request: &ExportTraceServiceRequest, moved: &[Moved]) -> Vec<Flat> {
+    let (mut sent, mut moved) = (Vec::new(), moved.iter());
     for resource in &request.resource_spans {
         for scope in &resource.scope_spans {
             for span in &scope.spans {
                 let valid = |id: &[u8], length: usize| id.len() == length && id.iter().any(|&byte| byte != 0);
                 if valid(&span.trace_id, 16) && valid(&span.span_id, 8) {
                     let (origin, within) = (resource.resource.as_ref(), scope.scope.as_ref());
-                    sent.push(flat(span, origin, &resource.schema_url, within, &scope.schema_url));
+                    let span = without(span, moved.next().expect("a row a span"));
+                    sent.push(flat(&span, origin, &resource.schema_url, within, &scope.schema_url));
                 }
             }
         }
@@ -48,15 +63,16 @@ fn sent(request: &ExportTraceServiceRequest) -> Vec<Flat> {
     sent
 }
 
-fn stored(body: &[u8]) -> Vec<Flat> {
+fn stored(body: &[u8]) -> (Vec<Flat>, Vec<Moved>) {
     let batches = Decoder::default().decode_traces(body, RECEIVED).unwrap();
     let rebuilt = batches.iter().flat_map(|batch| rebuild(batch).unwrap());
     rebuilt
         .map(|row| {
             let (resource, scope) = (row.resource.as_ref(), row.scope.as_ref());
-            flat(&row.item, resource, &row.resource_schema_url, scope, &row.scope_schema_url)
+            let flat = flat(&row.item, resource, &row.resource_schema_url, scope, &row.scope_schema_url);
+            (flat, row.moved)
         })
-        .collect()
+        .unzip()
 }
 
 proptest! {
@@ -67,7 +83,10 @@ proptest! {
     #[test]
     fn any_span_comes_back_from_its_row(seed in any::<u64>()) {
         let request = arbitrary(seed);
-        prop_assert_eq!(stored(&request.encode_to_vec()), sent(&request));
+        let (stored, moved) = stored(&request.encode_to_vec());
+        prop_assert_eq!(stored, sent(&request, &moved));
+        let none = |moved: &Moved| moved.attributes.is_empty() && moved.event_attributes.iter().all(Vec::is_empty);
+        prop_assert!(moved.iter().all(none), "nothing in it is content");
     }
 }
 
@@ -75,8 +94,8 @@ proptest! {
 #[test]
 fn llm_traffic_comes_back_from_its_rows() {
     for request in realistic(7, 2_000) {
-        let (stored, sent) = (stored(&request.encode_to_vec()), sent(&request));
-        assert_eq!(stored, sent);
+        let (stored, moved) = stored(&request.encode_to_vec());
+        assert_eq!(stored, sent(&request, &moved));
     }
 }
 
@@ -94,7 +113,8 @@ fn captured_spans_come_back_from_their_rows() {
             _ => continue,
         };
         let request = ExportTraceServiceRequest::decode(&body[..]).unwrap();
-        assert_eq!(stored(&body), sent(&request), "{name}");
+        let (stored, moved) = stored(&body);
+        assert_eq!(stored, sent(&request, &moved), "{name}");
         bodies += 1;
     }
     assert!(bodies > 10, "only {bodies} bodies were found");

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::answer::{AbortOnDrop, Answer, Bounds, Message, WAITING_BATCHES, cut_off, produce};
+use crate::contents::NEEDED;
 use crate::format::{self, Format};
 use crate::session::{base_state, empty_state, runtime_env, statement_state};
 use crate::stats::{Counters, QueryStats};
@@ -277,6 +278,10 @@ fn check_views(runtime: &Runtime, base: &Arc<SessionState>, views: &Arc<Views>) 
             for view in views.iter() {
                 let plan = state.statement_to_plan(view.statement.clone()).await;
                 let plan = plan.map_err(|error| view.locate(error.into()))?;
+                let missing = |name: &&str| plan.schema().field_with_unqualified_name(name).is_err();
+                if let Some(name) = NEEDED.iter().copied().filter(|_| view.fills).find(missing) {
+                    return Err(view.error(&format!("a view with contents has to return the column {name}")));
+                }
                 let plan = state.optimize(&plan).map_err(|error| view.locate(error.into()))?;
                 guard::check_plan(&plan).map_err(|error| view.locate(error))?;
                 if let Some(parameter) = plan.get_parameter_names().ok().and_then(|names| names.into_iter().next()) {

@@ -32,6 +32,7 @@
 //! ```
 
 mod answer;
+mod contents;
 mod cooperation;
 mod engine;
 mod error;

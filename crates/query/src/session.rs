@@ -19,10 +19,11 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use object_store::ObjectStore;
 use parking_lot::RwLock;
-use spanlake_schema::{TABLES, TableSpec};
+use spanlake_schema::{TABLES, TableSpec, messages};
 use spanlake_storage::TableSource;
 use tokio::sync::OnceCell;
 
+use crate::contents::FilledView;
 use crate::cooperation::CooperativeJoins;
 use crate::functions::scalar_functions;
 use crate::pool::QueryPool;
@@ -117,17 +118,20 @@ fn state_over(
     tables: HashMap<&'static str, Captured>,
     views: &Arc<Views>,
 ) -> SessionState {
-    let there = |view: &&View| view.tables.iter().all(|table| tables.contains_key(table.as_str()));
-    let planned = views.iter().filter(there).map(|view| (view.name.clone(), OnceCell::new())).collect();
-    let schema = Arc::new_cyclic(|me| TenantSchema {
-        source,
-        tables,
-        views: Arc::clone(views),
-        planned,
-        base: Arc::clone(base),
-        me: me.clone(),
-    });
-    schema.state()
+    let captures = Arc::new(Captures { source, tables });
+    let schema = |below| {
+        let there = |view: &&View| view.tables.iter().all(|table| captures.tables.contains_key(table.as_str()));
+        let planned = views.iter().filter(there).map(|view| (view.name.clone(), OnceCell::new())).collect();
+        Arc::new_cyclic(|me| TenantSchema {
+            captures: Arc::clone(&captures),
+            views: Arc::clone(views),
+            planned,
+            base: Arc::clone(base),
+            below,
+            me: me.clone(),
+        })
+    };
+    schema(Some(schema(None))).state()
 }
 
 /// A list of one catalogue that cannot grow.
@@ -165,14 +169,22 @@ impl CatalogProvider for TenantCatalog {
 /// The tables of one tenant and the views over them, as one statement sees them.
 #[derive(Debug)]
 struct TenantSchema {
-    /// Where tables come from, and whose; `None` where all of them are captured.
-    source: Option<(Arc<dyn TableSource>, String)>,
-    tables: HashMap<&'static str, Captured>,
+    captures: Arc<Captures>,
     views: Arc<Views>,
     /// The views whose tables are there, planned when first named.
     planned: HashMap<String, OnceCell<Arc<dyn TableProvider>>>,
     base: Arc<SessionState>,
+    /// The same without contents filled in, which is what views with contents read; `None` for that one itself.
+    below: Option<Arc<Self>>,
     me: Weak<Self>,
+}
+
+/// The tables as they were when they were first named.
+#[derive(Debug)]
+struct Captures {
+    /// Where tables come from, and whose; `None` where all of them are captured.
+    source: Option<(Arc<dyn TableSource>, String)>,
+    tables: HashMap<&'static str, Captured>,
 }
 
 #[derive(Debug)]
@@ -190,7 +202,29 @@ impl TenantSchema {
         state
     }
 
-    async fn capture(&self, captured: &Captured) -> Result<Option<Arc<dyn TableProvider>>> {
+    async fn plan(&self, name: &str, planned: &OnceCell<Arc<dyn TableProvider>>) -> Result<Arc<dyn TableProvider>> {
+        let plan = || async {
+            let (Some(view), Some(schema)) = (self.views.get(name), self.me.upgrade()) else {
+                return Err(exec_datafusion_err!("view {name} is gone"));
+            };
+            let below = self.below.as_ref().filter(|_| view.fills);
+            let plan = below.unwrap_or(&schema).state().statement_to_plan(view.statement.clone()).await;
+            let plan = plan.map_err(|error| view.locate(error.into()))?;
+            let planned = PlannedView::new(plan, Some(view.sql.clone()));
+            if below.is_none() {
+                return Ok(Arc::new(planned) as Arc<dyn TableProvider>);
+            }
+            let contents = self.captures.table(messages::CONTENTS_SPEC.name).await?;
+            let contents = contents.ok_or_else(|| exec_datafusion_err!("the contents of {name} are gone"))?;
+            Ok::<_, DataFusionError>(Arc::new(FilledView::new(planned, contents, Arc::clone(&self.base))))
+        };
+        Ok(Arc::clone(planned.get_or_try_init(plan).await?))
+    }
+}
+
+impl Captures {
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(captured) = self.tables.get(name) else { return Ok(None) };
         let capture = || async {
             let Some((source, tenant)) = &self.source else { return Ok(None) };
             let view = source.view(tenant, captured.spec.name).await.map_err(QueryError::from)?;
@@ -198,24 +232,12 @@ impl TenantSchema {
         };
         Ok(captured.view.get_or_try_init(capture).await?.clone())
     }
-
-    async fn plan(&self, name: &str, planned: &OnceCell<Arc<dyn TableProvider>>) -> Result<Arc<dyn TableProvider>> {
-        let plan = || async {
-            let (Some(view), Some(schema)) = (self.views.get(name), self.me.upgrade()) else {
-                return Err(exec_datafusion_err!("view {name} is gone"));
-            };
-            let plan = schema.state().statement_to_plan(view.statement.clone()).await;
-            let plan = plan.map_err(|error| view.locate(error.into()))?;
-            Ok::<_, DataFusionError>(Arc::new(PlannedView::new(plan, Some(view.sql.clone()))) as Arc<dyn TableProvider>)
-        };
-        Ok(Arc::clone(planned.get_or_try_init(plan).await?))
-    }
 }
 
 #[async_trait]
 impl SchemaProvider for TenantSchema {
     fn table_names(&self) -> Vec<String> {
-        let tables = self.tables.keys().map(|name| (*name).to_owned());
+        let tables = self.captures.tables.keys().map(|name| (*name).to_owned());
         let mut names: Vec<String> = tables.chain(self.planned.keys().cloned()).collect();
         names.sort_unstable();
         names
@@ -223,8 +245,8 @@ impl SchemaProvider for TenantSchema {
 
     /// Every mention of a table in a statement gets the same view, so that a table joined with itself agrees with itself.
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        if let Some(captured) = self.tables.get(name) {
-            return self.capture(captured).await;
+        if self.captures.tables.contains_key(name) {
+            return self.captures.table(name).await;
         }
         match self.planned.get(name) {
             Some(planned) => Ok(Some(self.plan(name, planned).await?)),
@@ -233,7 +255,7 @@ impl SchemaProvider for TenantSchema {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.tables.contains_key(name) || self.planned.contains_key(name)
+        self.captures.tables.contains_key(name) || self.planned.contains_key(name)
     }
 }
 

@@ -67,10 +67,14 @@ impl<'a> Header<'a> {
         Ok(name)
     }
 
+    /// The entry of a key, where there is one.
+    pub(crate) fn optional(&self, key: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.key == key)
+    }
+
     /// The entry of a key.
     pub(crate) fn required(&self, key: &str) -> Result<&Entry, QueryError> {
-        let found = self.entries.iter().find(|entry| entry.key == key);
-        found.ok_or_else(|| error_at(self.file, 1, 1, &format!("the header has no key {key}")))
+        self.optional(key).ok_or_else(|| error_at(self.file, 1, 1, &format!("the header has no key {key}")))
     }
 
     /// An error of an entry.

@@ -9,13 +9,14 @@ use std::path::Path;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
-use spanlake_schema::TABLES;
+use spanlake_schema::{TABLES, messages};
 
+use crate::contents::CONTENT;
 use crate::sql_file::{Header, error_at};
 use crate::{QueryError, guard};
 
 /// What the header of a view tells.
-const HEADER_KEYS: &[&str] = &["name", "description"];
+const HEADER_KEYS: &[&str] = &["name", "description", "contents"];
 
 /// Most bytes of a user's file: a statement's limit is the same.
 const FILE_BYTES_MAX: u64 = guard::STATEMENT_LIMIT_BYTES as u64;
@@ -33,8 +34,10 @@ macro_rules! built_in {
 const BUILT_IN: &[(&str, &str)] = built_in![
     "agents",
     "completeness",
+    "conversations",
     "cost_disagreements",
     "llm_calls",
+    "messages",
     "slow_calls",
     "tool_calls",
     "unpriced_models",
@@ -51,6 +54,8 @@ pub(crate) struct View {
     pub(crate) statement: Statement,
     /// Its SELECT, as written.
     pub(crate) sql: String,
+    /// Whether its contents are filled in from the table of contents (header `contents: content`).
+    pub(crate) fills: bool,
     /// Path of the file, for messages.
     file: String,
     select_line: usize,
@@ -76,6 +81,12 @@ impl View {
             return Err(header.error(name, format!("name {} is that of a table", name.value)));
         }
         let (name, description) = (name.value.clone(), header.required("description")?.value.clone());
+        let fills = match header.optional("contents") {
+            Some(entry) if entry.value != CONTENT => {
+                return Err(header.error(entry, format!("contents can be filled into the column {CONTENT} only")));
+            }
+            found => found.is_some(),
+        };
         let select_line = header.select_line;
         // The comments before the SELECT stay, so that lines count as in the file.
         let sql = text.trim_end().trim_end_matches(';').to_owned();
@@ -88,7 +99,7 @@ impl View {
             resolve_table_references(&statement, true).map_err(|error| at_select(&error.strip_backtrace()))?;
         let reads = relations.iter().map(ToString::to_string).collect();
         let tables = BTreeSet::new();
-        Ok(Self { name, description, statement, sql, file: file.to_owned(), select_line, reads, tables })
+        Ok(Self { name, description, statement, sql, fills, file: file.to_owned(), select_line, reads, tables })
     }
 
     /// An error that planning the SELECT gave: named by file, and by line and column where it knows them.
@@ -183,6 +194,9 @@ impl Views {
         let Some(view) = self.views.get(name) else { return Ok(BTreeSet::new()) };
         path.push(name.to_owned());
         let mut tables = BTreeSet::new();
+        if view.fills {
+            tables.insert(messages::CONTENTS_SPEC.name.to_owned());
+        }
         for read in &view.reads {
             if path.contains(read) {
                 return Err(view.error(&format!("views read each other in a circle: {} → {read}", path.join(" → "))));

@@ -27,6 +27,7 @@ mod column;
 pub mod flags;
 pub mod ledger;
 pub mod logs;
+pub mod messages;
 pub mod model_usage;
 pub mod spans;
 pub mod types;
@@ -41,4 +42,11 @@ pub const DEFAULT_TENANT: &str = "default";
 pub const DATE: &str = "date";
 
 /// All tables, in the order in which they are created.
-pub const TABLES: &[&TableSpec] = &[&spans::SPEC, &model_usage::HOUR_SPEC, &logs::SPEC, &ledger::SPEC];
+pub const TABLES: &[&TableSpec] = &[
+    &spans::SPEC,
+    &messages::PARTS_SPEC,
+    &messages::CONTENTS_SPEC,
+    &model_usage::HOUR_SPEC,
+    &logs::SPEC,
+    &ledger::SPEC,
+];

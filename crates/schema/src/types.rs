@@ -13,9 +13,10 @@
 //! | `[`…`]` | array, the symbols of its items inside | JSON |
 //! | `{`…`}` | kvlist, the symbols of its values inside | JSON, keys possibly repeated |
 //! | `n` | a key without any value message | NULL |
+//! | `c` | content: moved to `message_parts`, and absent from the map | none |
 //! | `*c` | held by the promoted column with the letter `c`, unchanged, and absent from the map | none |
 //!
-//! A run of three or more equal simple symbols (`s i d b y e n`) is written as its length and the symbol: `1536d`.
+//! A run of three or more equal simple symbols (`s i d b y e n c`) is written as its length and the symbol: `1536d`.
 //! Inside JSON, bytes stand as base64 strings and `NaN` and the infinities as strings; the symbols tell them apart.
 
 /// A string attribute.
@@ -32,5 +33,7 @@ pub const BYTES: char = 'y';
 pub const EMPTY: char = 'e';
 /// A `KeyValue` whose value message is missing.
 pub const MISSING: char = 'n';
+/// An attribute whose content stands in `message_parts`.
+pub const CONTENT: char = 'c';
 /// Followed by the letter of a promoted column.
 pub const PROMOTED: char = '*';

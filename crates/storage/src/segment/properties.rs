@@ -24,6 +24,9 @@ const UNIQUE_TEXT: &[&str] = &[
     "session_id",
     "db_query_text",
     "http_url",
+    "content",
+    "content_hash",
+    "details",
 ];
 
 /// What the footer says beside the columns.

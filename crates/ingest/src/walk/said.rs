@@ -1,0 +1,54 @@
+//! What spans and their events say, on its way to the tables of messages.
+
+use super::Walk;
+use crate::content::{ContentRows, ContentRules, EventFields, Source, Speaker};
+use crate::wire::Reader;
+
+/// Content on its way to its rows.
+pub(super) struct Content<'w> {
+    pub(super) rules: &'w ContentRules,
+    pub(super) rows: ContentRows<'w>,
+}
+
+impl<'a> Walk<'a, '_> {
+    /// Makes rows of the content that was found among the attributes; notes in `held` which they hold.
+    #[cold]
+    pub(super) fn content(&mut self, reader: &Reader<'a>, service_name: Option<&[u8]>) {
+        let attributes = &self.fields.attributes;
+        let told = self.collector.messages(self.content.rules, reader, attributes, &mut self.held);
+        let speaker = self.speaker(Source::Attribute, self.fields.start, service_name);
+        self.content.rows.add(&speaker, told);
+    }
+
+    fn speaker<'s>(&self, source: Source, unix_nano: u64, service_name: Option<&'s [u8]>) -> Speaker<'s>
+    where
+        'a: 's,
+    {
+        Speaker {
+            source,
+            date: self.columns.dates.last().copied().unwrap_or_default(),
+            trace_id: self.fields.trace_id,
+            span_id: self.fields.span_id,
+            time_micros: (unix_nano / 1_000) as i64,
+            service_name,
+        }
+    }
+
+    /// Makes rows of what an event said.
+    pub(super) fn event_content(
+        &mut self,
+        reader: &Reader<'a>,
+        name: &'a [u8],
+        time: u64,
+        service_name: Option<&[u8]>,
+    ) {
+        self.held.clear();
+        self.held.resize(self.event_attributes.len(), 0);
+        let event = EventFields { name, attributes: &self.event_attributes, body: None };
+        let heard = self.collector.event(self.content.rules, reader, event, &mut self.held);
+        if !heard.told.is_empty() {
+            let speaker = self.speaker(Source::Event, time, service_name);
+            self.content.rows.add(&speaker, heard.told);
+        }
+    }
+}
