@@ -60,6 +60,7 @@ pub const PARTS_SPEC: TableSpec = TableSpec {
     ],
     statistics: &["trace_id", "time", "service_name", "received_time"],
     bloom_filters: &["trace_id"],
+    sums: &[],
 };
 
 /// The table `message_contents`: parts of [`INLINE_BYTES_MAX`] bytes and more, by hash.
@@ -74,4 +75,5 @@ pub const CONTENTS_SPEC: TableSpec = TableSpec {
     ],
     statistics: &["content_hash", "received_time"],
     bloom_filters: &["content_hash"],
+    sums: &[],
 };
