@@ -41,7 +41,7 @@ pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     match matches.subcommand() {
         Some(("check", matches)) => {
             let path = matches.get_one::<PathBuf>("file").expect("invariant: required");
-            let pricer = pricer(Some(path))?;
+            let pricer = pricer(Some(path.as_path()))?;
             let own = pricer.own_prices();
             writeln!(out, "{}: {} prices, in order ({})", path.display(), own.len(), pricer.source(PricedBy::Own))?;
             Ok(())
@@ -99,7 +99,8 @@ fn decimal(units: u64) -> String {
 
 /// Noon of a day, UTC.
 fn day(text: &str) -> anyhow::Result<u64> {
-    let day: chrono::NaiveDate = text.parse().with_context(|| format!("`{text}` is no day: write it as 2026-01-31"))?;
+    let day =
+        text.parse::<chrono::NaiveDate>().with_context(|| format!("`{text}` is no day: write it as 2026-01-31"))?;
     let noon = day.and_hms_opt(12, 0, 0).and_then(|noon| noon.and_utc().timestamp_nanos_opt());
     let noon = noon.and_then(|nanos| u64::try_from(nanos).ok());
     noon.with_context(|| format!("{text} lies too far away"))
@@ -120,7 +121,8 @@ mod tests {
     #[test]
     fn a_model_is_shown_with_the_price_of_the_day() {
         let shown = |arguments: &[&str]| {
-            let matches = command().try_get_matches_from([&["prices", "show"], arguments].concat()).expect("is right");
+            let matches =
+                command().try_get_matches_from([["prices", "show"].as_slice(), arguments].concat()).expect("is right");
             let mut out = Vec::new();
             let done = show(matches.subcommand().expect("has one").1, &mut out);
             done.map(|()| String::from_utf8(out).expect("is text")).map_err(|error| format!("{error:#}"))
