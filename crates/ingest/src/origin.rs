@@ -184,11 +184,6 @@ impl<'a> Origin<'a> {
         self.resource_bytes + self.scope_bytes
     }
 
-    /// The resource's attribute `service.name`.
-    pub(crate) fn service_name(&self) -> Option<&[u8]> {
-        self.service_name.as_deref()
-    }
-
     /// Writes the columns of resource and scope for the current row.
     pub(crate) fn write<T: Table>(&self, columns: &mut Columns<T>) {
         let row = columns.rows;

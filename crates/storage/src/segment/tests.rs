@@ -293,6 +293,7 @@ const PAGED: TableSpec = TableSpec {
     ],
     statistics: &["id", "word", "count"],
     bloom_filters: &[],
+    sums: &[],
 };
 
 /// A batch of ascending numbers with values of many pages in its map.
