@@ -21,6 +21,12 @@ pub(crate) use event::EventFields;
 pub(crate) use rows::{ContentKey, ContentMemory, ContentRows, Speaker};
 pub(crate) use rules::ContentRules;
 
+/// Content on its way to its rows.
+pub(crate) struct Content<'w> {
+    pub(crate) rules: &'w ContentRules,
+    pub(crate) rows: ContentRows<'w>,
+}
+
 /// In `held`, marks an attribute that is content.
 pub(crate) const CONTENT: u8 = u8::MAX;
 

@@ -4,6 +4,7 @@
 use spanlake_schema::flags::{reading as reading_flag, time as time_flag};
 use spanlake_schema::{TableSpec, logs};
 
+use crate::content::{Collector, Content, EventFields, Source, Speaker};
 use crate::dates::Dates;
 use crate::origin::Origin;
 use crate::resources::{self, Items, Names};
@@ -97,9 +98,17 @@ fn is_id(id: &[u8], length: usize) -> bool {
 
 /// Walks a request. The same bytes and arrival give the same rows. No record is refused: the ids of one that has none
 /// are NULL, its time is that of its observation or arrival.
-pub(crate) fn walk(body: &[u8], received_unix_nano: u64, room: Room) -> Result<Walked, WireError> {
+pub(crate) fn walk(
+    content: Content<'_>,
+    body: &[u8],
+    received_unix_nano: u64,
+    room: Room,
+) -> Result<Walked, WireError> {
     let rows = (body.len() / RECORD_BYTES_GUESS + 1).min(ROWS_MAX);
     let mut walk = LogWalk {
+        content,
+        collector: Collector::default(),
+        held: Vec::new(),
         received_unix_nano,
         room,
         columns: Columns::new(rows, body.len()),
@@ -112,10 +121,16 @@ pub(crate) fn walk(body: &[u8], received_unix_nano: u64, room: Room) -> Result<W
     resources::walk(body, NAMES, &mut walk)?;
     walk.cut_batch();
     walk.walked.repaired_strings += walk.writer.repaired;
+    let (said, contents) = walk.content.rows.finish();
+    walk.walked.batches.extend(said);
+    walk.walked.contents = contents;
     Ok(walk.walked)
 }
 
-struct LogWalk<'a> {
+struct LogWalk<'a, 'w> {
+    content: Content<'w>,
+    collector: Collector,
+    held: Vec<u8>,
     received_unix_nano: u64,
     room: Room,
     columns: Columns<Logs>,
@@ -126,7 +141,7 @@ struct LogWalk<'a> {
     walked: Walked,
 }
 
-impl<'a> Items<'a> for LogWalk<'a> {
+impl<'a> Items<'a> for LogWalk<'a, '_> {
     fn writer(&mut self) -> (&mut ValueWriter, &mut Room) {
         (&mut self.writer, &mut self.room)
     }
@@ -147,6 +162,7 @@ impl<'a> Items<'a> for LogWalk<'a> {
         origin.write(&mut self.columns);
         self.body(&reader)?;
         self.attributes(&reader)?;
+        self.content(&reader, origin.service_name());
         if self.writer.cut {
             flags |= reading_flag::NESTING_CUT;
         }
@@ -164,7 +180,34 @@ impl<'a> Items<'a> for LogWalk<'a> {
     }
 }
 
-impl LogWalk<'_> {
+impl<'a> LogWalk<'a, '_> {
+    /// Makes rows of what an event said. The record keeps it as well: a log is read whole.
+    fn content(&mut self, reader: &Reader<'a>, service_name: Option<&[u8]>) {
+        let Some(name) = self.fields.event_name() else { return };
+        self.held.clear();
+        self.held.resize(self.fields.attributes.len(), 0);
+        let event = EventFields { name, attributes: &self.fields.attributes, body: self.fields.body };
+        let heard = self.collector.event(self.content.rules, reader, event, &mut self.held);
+        if heard.told.is_empty() {
+            return;
+        }
+        let time = match (self.fields.time, self.fields.observed) {
+            (0, 0) => self.received_unix_nano,
+            (0, observed) => observed,
+            (time, _) => time,
+        };
+        let id = |id: &'a [u8], length| if is_id(id, length) { id } else { &[] };
+        let speaker = Speaker {
+            source: Source::Log,
+            date: self.columns.dates.last().copied().unwrap_or_default(),
+            trace_id: id(self.fields.trace_id, 16),
+            span_id: id(self.fields.span_id, 8),
+            time_micros: (time / 1_000) as i64,
+            service_name,
+        };
+        self.content.rows.add(&speaker, heard.told);
+    }
+
     fn cut_batch(&mut self) {
         if self.columns.rows == 0 {
             return;

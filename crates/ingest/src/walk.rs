@@ -13,7 +13,7 @@ use spanlake_schema::flags::{reading as reading_flag, time as time_flag};
 use spanlake_schema::{ledger, spans};
 
 use crate::columns::TextMap;
-use crate::content::{CONTENT, Collector, ContentKey, ContentMemory, ContentRows, ContentRules};
+use crate::content::{CONTENT, Collector, Content, ContentKey, ContentMemory, ContentRows, ContentRules};
 use crate::dates::Dates;
 use crate::ledger::{Rows, Tally};
 use crate::log_walk;
@@ -27,7 +27,6 @@ use crate::span_columns::{ROWS_MAX, SpanColumns, slot};
 use crate::span_fields::{SpanFields, kind_name, status_name};
 use crate::value::{Attribute, Value, ValueWriter, write_hex};
 use crate::wire::{Reader, WireError};
-use said::Content;
 
 /// What a walk made of a request.
 #[derive(Debug, Default)]
@@ -93,7 +92,7 @@ impl Walker {
         let content = Content { rules: &self.content, rows: ContentRows::new(received_unix_nano, memory) };
         let mut walked = match signal {
             Signal::Traces => self.traces(content, body, received_unix_nano, room)?,
-            Signal::Logs => log_walk::walk(body, received_unix_nano, room)?,
+            Signal::Logs => log_walk::walk(content, body, received_unix_nano, room)?,
         };
         if walked.stored > 0 {
             let rows = Rows::taken(signal.name(), received_unix_nano, body.len(), &walked.tally);

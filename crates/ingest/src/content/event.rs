@@ -24,8 +24,6 @@ pub(crate) struct EventFields<'s, 'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Heard<'a> {
     pub(crate) told: Vec<Told<'a>>,
-    /// Whether the messages hold the body, so that it need not be kept beside them.
-    pub(crate) holds_body: bool,
 }
 
 impl Collector {
@@ -48,7 +46,6 @@ impl Collector {
         let Some(direction) = rule.direction else { return heard };
         if let Some(body) = event.body {
             if let Some(message) = self.body(reader, body, rule).filter(says_something) {
-                heard.holds_body = true;
                 heard.told.push(placed(direction, message));
             }
             return heard;

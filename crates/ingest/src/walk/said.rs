@@ -1,14 +1,8 @@
 //! What spans and their events say, on its way to the tables of messages.
 
 use super::Walk;
-use crate::content::{ContentRows, ContentRules, EventFields, Source, Speaker};
+use crate::content::{EventFields, Source, Speaker};
 use crate::wire::Reader;
-
-/// Content on its way to its rows.
-pub(super) struct Content<'w> {
-    pub(super) rules: &'w ContentRules,
-    pub(super) rows: ContentRows<'w>,
-}
 
 impl<'a> Walk<'a, '_> {
     /// Makes rows of the content that was found among the attributes; notes in `held` which they hold.
