@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -420,7 +420,7 @@ proptest! {
         let indexed = |role: &dyn Fn(usize) -> String, content: &dyn Fn(usize) -> String| {
             let mut attributes = Vec::new();
             for (place, (who, words)) in conversation.iter().enumerate() {
-                attributes.push(text(&role(place), who));
+                attributes.push(text(&role(place), *who));
                 attributes.push(text(&content(place), words));
             }
             let middle = shuffle % attributes.len();
