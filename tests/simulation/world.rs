@@ -116,6 +116,7 @@ impl World {
             flush_interval: Duration::from_secs(3600),
             flush_bytes: u64::MAX,
             ack_on_commit: false,
+            commit_timeout: Duration::from_secs(60),
             ambient: Arc::clone(&self.ambient) as Arc<dyn Ambient>,
             retry_window: Duration::from_secs(900),
             retry_limit_bytes: 1 << 20,

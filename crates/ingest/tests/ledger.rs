@@ -28,6 +28,7 @@ async fn open(dir: &Path, ambient: &Arc<ManualAmbient>) -> (Arc<Lake>, Ingest) {
         flush_interval: Duration::from_secs(3600),
         flush_bytes: u64::MAX,
         ack_on_commit: false,
+        commit_timeout: Duration::from_secs(60),
         retry_window: Duration::from_secs(900),
         retry_limit_bytes: 1 << 20,
         ambient: Arc::clone(ambient) as _,
