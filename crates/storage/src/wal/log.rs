@@ -283,7 +283,11 @@ impl Log {
         let path = committed_path(dir, position);
         let named = match self.committed {
             Some(before) if before >= position => return Ok(()),
-            Some(before) => disk.rename(&committed_path(dir, before), &path),
+            Some(before) => match disk.rename(&committed_path(dir, before), &path) {
+                // Somebody has removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => disk.create(&path, 0).map(drop),
+                renamed => renamed,
+            },
             None => disk.create(&path, 0).map(drop),
         };
         named.map_err(|error| segment_error(&path, error))?;
