@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use arrow::record_batch::RecordBatch;
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
-use spanlake_schema::{ledger, model_usage, spans};
+use spanlake_schema::{ledger, logs, model_usage, spans};
 use spanlake_storage::{Capture, TableView};
 
 use crate::answer::Bounds;
@@ -56,12 +56,20 @@ struct Signal {
     columns: &'static str,
 }
 
-const SIGNALS: &[Signal] = &[Signal {
-    name: "traces",
-    table: spans::SPEC.name,
-    examples: Some(SPANS_SQL),
-    columns: "trace_id, span_id, name, received_time",
-}];
+const SIGNALS: &[Signal] = &[
+    Signal {
+        name: "traces",
+        table: spans::SPEC.name,
+        examples: Some(SPANS_SQL),
+        columns: "trace_id, span_id, name, received_time",
+    },
+    Signal {
+        name: "logs",
+        table: logs::SPEC.name,
+        examples: None,
+        columns: "time, severity_number, event_name, trace_id, received_time",
+    },
+];
 
 /// What to verify.
 #[derive(Clone, Debug, Default)]
