@@ -117,6 +117,12 @@ impl Text {
         self.set(row, value);
     }
 
+    /// A value set before; `None` for NULL.
+    fn get(&self, row: usize) -> Option<&[u8]> {
+        let is_present = self.present.bits.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1);
+        is_present.then(|| &self.data[self.ends[row] as usize..self.ends[row + 1] as usize])
+    }
+
     /// Appends all values of another column, their bytes in one copy.
     fn append(&mut self, other: &Text) {
         let rows = self.len();
@@ -300,6 +306,47 @@ impl TextList {
     }
 }
 
+/// Lists of numbers, or NULL.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NumberList<T> {
+    items: Vec<T>,
+    ends: Vec<i32>,
+    present: Present,
+}
+
+impl<T> NumberList<T> {
+    /// Sets the list of a row beyond all rows set before.
+    pub(crate) fn set(&mut self, row: usize, items: impl Iterator<Item = T>) {
+        self.items.extend(items);
+        let before = self.ends.last().copied().unwrap_or(0);
+        self.ends.resize(row + 1, before);
+        self.ends.push(self.items.len() as i32);
+        self.present.set(row);
+    }
+
+    fn finish_with(mut self, rows: usize, data_type: DataType, array: impl FnOnce(Vec<T>) -> ArrayRef) -> ArrayRef {
+        let end = self.ends.last().copied().unwrap_or(0);
+        self.ends.resize(rows + 1, end);
+        let DataType::List(field) = data_type else { unreachable!("a number list is a list") };
+        let ends = OffsetBuffer::new(ScalarBuffer::from(self.ends));
+        Arc::new(ListArray::new(field, ends, array(self.items), self.present.finish(rows)))
+    }
+}
+
+impl NumberList<i64> {
+    pub(crate) fn finish(self, rows: usize) -> ArrayRef {
+        let data_type = spanlake_schema::ColumnType::Int64List.arrow_type();
+        self.finish_with(rows, data_type, |items| Arc::new(Int64Array::from(items)))
+    }
+}
+
+impl NumberList<f64> {
+    pub(crate) fn finish(self, rows: usize) -> ArrayRef {
+        let data_type = spanlake_schema::ColumnType::Float64List.arrow_type();
+        self.finish_with(rows, data_type, |items| Arc::new(Float64Array::from(items)))
+    }
+}
+
 /// The rows whose lists hold the given items.
 fn rows_of(ends: &OffsetBuffer<i32>, items: &[usize]) -> Vec<usize> {
     items.iter().map(|&item| ends.partition_point(|&end| end as usize <= item) - 1).collect()
@@ -356,6 +403,16 @@ impl TextMap {
         self.ends.resize(row + 1, before);
         self.ends.push(self.keys.len() as i32);
         self.present.set(row);
+    }
+
+    /// Entries so far.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The entries from this one on: keys and values, NULL as `None`.
+    pub(crate) fn entries_from(&self, first: usize) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        (first..self.len()).map(|at| (self.keys.get(at).unwrap_or_default(), self.values.get(at)))
     }
 
     /// Appends the entries of a map of one row and ends the row.

@@ -20,6 +20,7 @@
 
 mod error;
 mod logs;
+mod metrics;
 mod reader;
 mod schema;
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub fn traces_to_protobuf(body: &[u8]) -> Result<Vec<u8>, JsonError> {
 pub fn to_protobuf(signal: Signal, body: &[u8]) -> Result<Vec<u8>, JsonError> {
     let message = match signal {
         Signal::Traces => &schema::TRACES,
+        Signal::Metrics => &metrics::METRICS,
         Signal::Logs => &logs::LOGS,
     };
     transcode::transcode(body, message)

@@ -12,7 +12,7 @@
 //!   before and stored nothing of.
 //! - The same bytes and arrival time make the same rows, so that replaying the log is identical.
 //! - What the telemetry does not carry is NULL; what was derived sets its bit in `reading_flags`.
-//! - A span or a log record can be rebuilt from its row: see [`rebuild`]. Content is the exception: it is kept by meaning,
+//! - A span, a log record or a metric point can be rebuilt from its row: see [`rebuild`]. Content is the exception: it is kept by meaning,
 //!   part by part.
 //! - Bytes in flight are bounded; at the bound senders are pushed back.
 //!
@@ -40,7 +40,10 @@ pub mod json;
 mod ledger;
 mod log_walk;
 mod meaning;
+mod metric_fields;
+mod metric_walk;
 mod origin;
+mod point_columns;
 pub mod price;
 mod reading;
 pub mod rebuild;
@@ -49,6 +52,7 @@ mod resources;
 mod roles;
 mod room;
 mod rules;
+mod series;
 mod signal;
 mod span_columns;
 mod span_fields;

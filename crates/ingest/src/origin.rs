@@ -179,6 +179,21 @@ impl<'a> Origin<'a> {
         }
     }
 
+    /// The attributes of the resource, as their columns have them.
+    pub(crate) fn resource_entries(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.resource.iter().flat_map(|resource| resource.map.entries_from(0))
+    }
+
+    /// The attributes of the scope, as their columns have them.
+    pub(crate) fn scope_entries(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.scope.iter().flat_map(|scope| scope.map.entries_from(0))
+    }
+
+    /// The name and the version of the scope.
+    pub(crate) fn scope_identity(&self) -> (&'a [u8], &'a [u8]) {
+        (self.scope_name, self.scope_version)
+    }
+
     /// What each row takes of its resource and scope.
     pub(crate) fn copy_bytes(&self) -> usize {
         self.resource_bytes + self.scope_bytes

@@ -1,4 +1,4 @@
-//! The original span or log record out of its row: every field of it, its scope and its resource.
+//! The original span, log record or data point out of its row: every field of it, its scope and its resource.
 //!
 //! Content is the exception: it is kept by meaning in other tables. Where an attribute was content, [`Rebuilt::moved`] says so.
 //!
@@ -6,6 +6,7 @@
 //! back from the symbols of [`spanlake_schema::types`].
 
 mod logs;
+mod metrics;
 mod typed;
 
 use arrow::array::{
@@ -15,6 +16,7 @@ use arrow::record_batch::RecordBatch;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, EntityRef, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
@@ -24,10 +26,10 @@ use spanlake_schema::types;
 
 use typed::{Symbol, Symbols};
 
-/// A span or log record, and where it came from.
+/// A span, log record or data point, and where it came from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rebuilt<T> {
-    /// The span or log record.
+    /// The span, the log record, or a metric with nothing but the data point.
     pub item: T,
     /// Places of attributes that are content and left out of the item.
     pub moved: Moved,
@@ -50,7 +52,7 @@ pub struct Moved {
     pub event_attributes: Vec<Vec<usize>>,
 }
 
-/// Why a row is no span or log record.
+/// Why a row is no span, log record or data point.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("row {row}: {what}")]
 pub struct RebuildError {
@@ -74,6 +76,14 @@ pub fn rebuild(batch: &RecordBatch) -> Result<Vec<Rebuilt<Span>>, RebuildError> 
 /// Where a row is not as ingest writes it; the row is named.
 pub fn rebuild_logs(batch: &RecordBatch) -> Result<Vec<Rebuilt<LogRecord>>, RebuildError> {
     rebuild_with(batch, |rows, row| rows.log_record(row))
+}
+
+/// Rebuilds the data point of every row of a batch of `metric_points`, in order, each as a metric that has no other.
+///
+/// # Errors
+/// Where a row is not as ingest writes it; the row is named.
+pub fn rebuild_points(batch: &RecordBatch) -> Result<Vec<Rebuilt<Metric>>, RebuildError> {
+    rebuild_with(batch, |rows, row| rows.metric_point(row))
 }
 
 fn rebuild_with<T>(

@@ -5,18 +5,21 @@
 pub enum Signal {
     /// Spans.
     Traces,
+    /// Data points of metrics.
+    Metrics,
     /// Log records.
     Logs,
 }
 
 impl Signal {
     /// All signals.
-    pub const ALL: [Self; 2] = [Self::Traces, Self::Logs];
+    pub const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
 
     /// The signal in lower case, as in the path `/v1/traces`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Traces => "traces",
+            Self::Metrics => "metrics",
             Self::Logs => "logs",
         }
     }
@@ -25,6 +28,7 @@ impl Signal {
     pub fn items(self) -> &'static str {
         match self {
             Self::Traces => "spans",
+            Self::Metrics => "metric_points",
             Self::Logs => "log_records",
         }
     }
@@ -33,6 +37,7 @@ impl Signal {
     pub fn request_message(self) -> &'static str {
         match self {
             Self::Traces => "ExportTraceServiceRequest",
+            Self::Metrics => "ExportMetricsServiceRequest",
             Self::Logs => "ExportLogsServiceRequest",
         }
     }
@@ -42,10 +47,11 @@ impl Signal {
         self as usize
     }
 
-    /// The kind of a frame of the log that holds such a request as protobuf. Part of the stored format; 2 is for metrics.
+    /// The kind of a frame of the log that holds such a request as protobuf. Part of the stored format.
     pub(crate) fn frame_kind(self) -> u8 {
         match self {
             Self::Traces => 1,
+            Self::Metrics => 2,
             Self::Logs => 3,
         }
     }

@@ -8,7 +8,8 @@ use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use spanlake_schema::{Column, ColumnType, TableSpec, flags, spans};
 
-use crate::columns::{Fixed, Repaired, Text, TextList, TextMap, finish_structs};
+use crate::columns::{Fixed, NumberList, Repaired, Text, TextList, TextMap, finish_structs};
+use crate::point_columns::{ExemplarColumns, QuantileColumns};
 
 /// A table that requests are walked into. Its columns include those that [`crate::origin::Origin`] writes,
 /// `attributes` and `reading_flags`.
@@ -193,8 +194,8 @@ impl LinkColumns {
     }
 }
 
-fn element(column_type: ColumnType) -> Arc<arrow::datatypes::Field> {
-    let DataType::List(element) = column_type.arrow_type() else { unreachable!("events and links are lists") };
+pub(crate) fn element(column_type: ColumnType) -> Arc<arrow::datatypes::Field> {
+    let DataType::List(element) = column_type.arrow_type() else { unreachable!("structs stand in lists") };
     element
 }
 
@@ -214,9 +215,13 @@ pub(crate) struct Columns<T: Table> {
     pub(crate) times: Vec<Fixed<i64>>,
     pub(crate) usds: Vec<Fixed<i128>>,
     pub(crate) lists: Vec<TextList>,
+    pub(crate) int_lists: Vec<NumberList<i64>>,
+    pub(crate) float_lists: Vec<NumberList<f64>>,
     pub(crate) maps: Vec<TextMap>,
     pub(crate) events: EventColumns,
     pub(crate) links: LinkColumns,
+    pub(crate) exemplars: Option<ExemplarColumns>,
+    pub(crate) quantiles: Option<QuantileColumns>,
 }
 
 /// Rows a batch holds at most.
@@ -244,7 +249,11 @@ impl<T: Table> Columns<T> {
             lists: vec![TextList::default(); count::<T>(ColumnType::TextList)],
             maps,
             events: EventColumns::new(),
+            int_lists: vec![NumberList::default(); count::<T>(ColumnType::Int64List)],
+            float_lists: vec![NumberList::default(); count::<T>(ColumnType::Float64List)],
             links: LinkColumns::new(),
+            exemplars: (count::<T>(ColumnType::Exemplars) > 0).then(ExemplarColumns::new),
+            quantiles: (count::<T>(ColumnType::Quantiles) > 0).then(QuantileColumns::new),
         }
     }
 
@@ -253,6 +262,8 @@ impl<T: Table> Columns<T> {
     pub(crate) fn end_row(&mut self) {
         self.events.ends.push(self.events.count as i32);
         self.links.ends.push(self.links.count as i32);
+        self.exemplars.iter_mut().for_each(ExemplarColumns::end_row);
+        self.quantiles.iter_mut().for_each(QuantileColumns::end_row);
         self.rows += 1;
     }
 
@@ -266,6 +277,8 @@ impl<T: Table> Columns<T> {
         let (mut usds, mut lists) = (self.usds.into_iter(), self.lists.into_iter());
         let (mut maps, mut dates) = (self.maps.into_iter(), Some(self.dates));
         let (mut events, mut links) = (Some(self.events), Some(self.links));
+        let (mut int_lists, mut float_lists) = (self.int_lists.into_iter(), self.float_lists.into_iter());
+        let (mut exemplars, mut quantiles) = (self.exemplars, self.quantiles);
         for column in T::SPEC.columns {
             let array: Option<ArrayRef> = match column.column_type {
                 ColumnType::Date => Some(Arc::new(Date32Array::from(built(dates.take())))),
@@ -287,6 +300,10 @@ impl<T: Table> Columns<T> {
                 ColumnType::TextMap => Some(Arc::new(built(maps.next()).finish(rows, &mut repaired))),
                 ColumnType::Events => Some(built(events.take()).finish(&mut repaired)),
                 ColumnType::Links => Some(built(links.take()).finish(&mut repaired)),
+                ColumnType::Int64List => Some(built(int_lists.next()).finish(rows)),
+                ColumnType::Float64List => Some(built(float_lists.next()).finish(rows)),
+                ColumnType::Exemplars => Some(built(exemplars.take()).finish(&mut repaired)),
+                ColumnType::Quantiles => Some(built(quantiles.take()).finish(&mut repaired)),
                 ColumnType::UsdSum => unreachable!("a table of telemetry holds no sums"),
             };
             arrays.push(array);

@@ -53,6 +53,17 @@ impl<'a> Attribute<'a> {
     }
 }
 
+impl Attribute<'_> {
+    /// What a copy of it takes.
+    pub(crate) fn copy_bytes(&self) -> usize {
+        let value = match self.value {
+            Value::String(bytes) | Value::Array(bytes) | Value::KvList(bytes) | Value::Bytes(bytes) => bytes.len(),
+            _ => size_of::<u64>(),
+        };
+        self.key.len() + value
+    }
+}
+
 impl<'a> Value<'a> {
     /// Reads an `AnyValue` message. Of several members of its oneof the last counts.
     #[inline(always)]

@@ -18,6 +18,7 @@ use crate::dates::Dates;
 use crate::ledger::{Rows, Tally};
 use crate::log_walk;
 use crate::meaning::{Meaning, SpanFacts};
+use crate::metric_walk;
 use crate::origin::Origin;
 use crate::reading::{EventFields, Facts, set_text};
 use crate::roles::{Note, Roles, name_hash};
@@ -41,7 +42,7 @@ pub(crate) struct Walked {
     pub(crate) refused: u64,
     /// The same by service.
     pub(crate) tally: Tally,
-    /// Why the first refused item was refused.
+    /// Why the first refused item was refused, or what else the sender should know.
     pub(crate) refusal: String,
     pub(crate) repaired_strings: u64,
     pub(crate) type_conflicts: u64,
@@ -92,6 +93,7 @@ impl Walker {
         let content = Content { rules: &self.content, rows: ContentRows::new(received_unix_nano, memory) };
         let mut walked = match signal {
             Signal::Traces => self.traces(content, body, received_unix_nano, room)?,
+            Signal::Metrics => metric_walk::walk(body, received_unix_nano, room)?,
             Signal::Logs => log_walk::walk(content, body, received_unix_nano, room)?,
         };
         if walked.stored > 0 {

@@ -224,6 +224,42 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The values of a repeated `fixed64` or `double` field, packed or one by one.
+    pub(crate) fn eights(&self, value: Wire<'a>, mut take: impl FnMut(u64)) -> Result<(), WireError> {
+        match value {
+            Wire::Fixed64(number) => take(number),
+            Wire::Bytes(bytes) => {
+                let (numbers, rest) = bytes.as_chunks();
+                if !rest.is_empty() {
+                    return Err(self.error("truncated value"));
+                }
+                numbers.iter().for_each(|number| take(u64::from_le_bytes(*number)));
+            }
+            _ => return Err(self.error("wrong wire type")),
+        }
+        Ok(())
+    }
+
+    /// The values of a repeated `uint64` field, packed or one by one.
+    pub(crate) fn integers(&self, value: Wire<'a>, mut take: impl FnMut(u64)) -> Result<(), WireError> {
+        match value {
+            Wire::Varint(number) => take(number),
+            Wire::Bytes(bytes) => {
+                let mut packed = self.inner(bytes, self.message);
+                while !packed.rest.is_empty() {
+                    take(packed.varint()?);
+                }
+            }
+            _ => return Err(self.error("wrong wire type")),
+        }
+        Ok(())
+    }
+
+    /// The bytes that are still to be read.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// The value of a `fixed32` field.
     #[inline]
     pub(crate) fn four(&self, value: Wire<'a>) -> Result<u32, WireError> {

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use arrow::record_batch::RecordBatch;
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
-use spanlake_schema::{ledger, logs, model_usage, spans};
+use spanlake_schema::{ledger, logs, metric_points, model_usage, spans};
 use spanlake_storage::{Capture, TableView};
 
 use crate::answer::Bounds;
@@ -68,6 +68,12 @@ const SIGNALS: &[Signal] = &[
         table: logs::SPEC.name,
         examples: None,
         columns: "time, severity_number, event_name, trace_id, received_time",
+    },
+    Signal {
+        name: "metrics",
+        table: metric_points::SPEC.name,
+        examples: None,
+        columns: "time, name, kind, series_id, received_time",
     },
 ];
 

@@ -29,6 +29,14 @@ pub enum ColumnType {
     Events,
     /// Span links: a list of structs.
     Links,
+    /// A list of 64-bit signed integers.
+    Int64List,
+    /// A list of doubles.
+    Float64List,
+    /// Exemplars of a metric point: a list of structs.
+    Exemplars,
+    /// Quantiles of a summary: a list of structs.
+    Quantiles,
 }
 
 impl ColumnType {
@@ -47,6 +55,10 @@ impl ColumnType {
             Self::UsdSum => DataType::Decimal128(38, 12),
             Self::Events => list_of(DataType::Struct(event_fields()), true),
             Self::Links => list_of(DataType::Struct(link_fields()), true),
+            Self::Int64List => list_of(DataType::Int64, true),
+            Self::Float64List => list_of(DataType::Float64, true),
+            Self::Exemplars => list_of(DataType::Struct(exemplar_fields()), true),
+            Self::Quantiles => list_of(DataType::Struct(quantile_fields()), true),
         }
     }
 }
@@ -90,6 +102,25 @@ pub fn link_fields() -> Fields {
         Field::new("attribute_types", DataType::Utf8, true),
         Field::new("dropped_attributes_count", DataType::Int64, true),
     ])
+}
+
+/// The fields of one element of the `exemplars` column.
+pub fn exemplar_fields() -> Fields {
+    Fields::from(vec![
+        Field::new("time", timestamp_type(), true),
+        Field::new("time_unix_nano", DataType::Int64, true),
+        Field::new("value_int", DataType::Int64, true),
+        Field::new("value_double", DataType::Float64, true),
+        Field::new("trace_id", DataType::Utf8, true),
+        Field::new("span_id", DataType::Utf8, true),
+        Field::new("attributes", map_type(), true),
+        Field::new("attribute_types", DataType::Utf8, true),
+    ])
+}
+
+/// The fields of one element of the `quantiles` column.
+pub fn quantile_fields() -> Fields {
+    Fields::from(vec![Field::new("quantile", DataType::Float64, true), Field::new("value", DataType::Float64, true)])
 }
 
 /// One column of a table.

@@ -48,4 +48,6 @@ pub mod reading {
     pub const OUTPUT_EXCLUDED_REASONING: i64 = 1 << 12;
     /// A log record's `event_name` was told by the attribute `event.name`, not by the field.
     pub const EVENT_NAME_FROM_ATTRIBUTE: i64 = 1 << 20;
+    /// A histogram's buckets do not fit its bounds or do not add up to its count; all are kept as sent.
+    pub const BUCKETS_INCONSISTENT: i64 = 1 << 24;
 }

@@ -28,12 +28,15 @@ pub mod flags;
 pub mod ledger;
 pub mod logs;
 pub mod messages;
+pub mod metric_points;
 pub mod model_usage;
 pub mod spans;
 pub mod types;
 
 pub use ambient::{Ambient, System};
-pub use column::{Column, ColumnType, TableSpec, event_fields, link_fields, map_type};
+pub use column::{
+    Column, ColumnType, TableSpec, event_fields, exemplar_fields, link_fields, map_type, quantile_fields,
+};
 
 /// The tenant of a store that names none. Tables lie below `<store>/<tenant>/<table>`.
 pub const DEFAULT_TENANT: &str = "default";
@@ -48,5 +51,6 @@ pub const TABLES: &[&TableSpec] = &[
     &messages::CONTENTS_SPEC,
     &model_usage::HOUR_SPEC,
     &logs::SPEC,
+    &metric_points::SPEC,
     &ledger::SPEC,
 ];

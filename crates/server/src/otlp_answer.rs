@@ -165,6 +165,7 @@ pub(crate) fn encode_success(signal: Signal, outcome: &ExportOutcome, content_ty
             if outcome.rejected > 0 {
                 let rejected = match signal {
                     Signal::Traces => "rejectedSpans",
+                    Signal::Metrics => "rejectedDataPoints",
                     Signal::Logs => "rejectedLogRecords",
                 };
                 partial[rejected] = json!(outcome.rejected.to_string());
@@ -177,6 +178,7 @@ pub(crate) fn encode_success(signal: Signal, outcome: &ExportOutcome, content_ty
 #[cfg(test)]
 mod tests {
     use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 
     use super::*;
 
@@ -231,12 +233,16 @@ mod tests {
         let message = ExportTraceServiceResponse::decode(protobuf(Signal::Traces, &outcome)).expect("reads");
         let partial = message.partial_success.expect("is partial");
         assert_eq!((partial.rejected_spans, partial.error_message.as_str()), (1, "no id"));
+        let message = ExportMetricsServiceResponse::decode(protobuf(Signal::Metrics, &outcome)).expect("reads");
+        let partial = message.partial_success.expect("is partial");
+        assert_eq!((partial.rejected_data_points, partial.error_message.as_str()), (1, "no id"));
         let message = ExportLogsServiceResponse::decode(protobuf(Signal::Logs, &outcome)).expect("reads");
         let partial = message.partial_success.expect("is partial");
         assert_eq!((partial.rejected_log_records, partial.error_message.as_str()), (1, "no id"));
         let rejected =
             |name: &str| -> serde_json::Value { json!({"partialSuccess": {name: "1", "errorMessage": "no id"}}) };
         assert_eq!(json(Signal::Traces, &outcome), rejected("rejectedSpans"));
+        assert_eq!(json(Signal::Metrics, &outcome), rejected("rejectedDataPoints"));
         assert_eq!(json(Signal::Logs, &outcome), rejected("rejectedLogRecords"));
         // A warning about nothing refused.
         let outcome = ExportOutcome { rejected: 0, ..outcome };

@@ -1,4 +1,4 @@
-//! OTLP over gRPC: `TraceService/Export` and `LogsService/Export`.
+//! OTLP over gRPC: the `Export` of `TraceService`, `MetricsService` and `LogsService`.
 //!
 //! The five bytes before a gRPC message are read here, so that the message goes to ingest as it came: compressed bytes
 //! are decompressed where the other CPU work is done, and nothing is decoded into structs on the way.
@@ -71,7 +71,7 @@ fn signal(path: &str) -> Result<Signal, Status> {
     match path {
         TRACES => Ok(Signal::Traces),
         LOGS => Ok(Signal::Logs),
-        METRICS => Err(Status::unimplemented("metrics are not taken yet, only traces and logs")),
+        METRICS => Ok(Signal::Metrics),
         other => Err(Status::unimplemented(format!("unknown method {other}"))),
     }
 }
@@ -186,7 +186,7 @@ mod tests {
         let grpc = ("content-type", "application/grpc");
         for (path, headers, part) in [
             ("/other.Service/Method", &[grpc][..], "unknown method /other.Service/Method"),
-            (METRICS, &[grpc][..], "metrics are not taken yet"),
+            (METRICS, &[grpc, ("grpc-encoding", "lz4")][..], "`lz4` is not read"),
             (LOGS, &[grpc, ("grpc-encoding", "br")][..], "`br` is not read"),
             (TRACES, &[grpc, ("grpc-encoding", "snappy")][..], "`snappy` is not read"),
         ] {

@@ -1,4 +1,4 @@
-//! OTLP over HTTP: `POST /v1/traces` and `/v1/logs`, and the same behind every configured prefix.
+//! OTLP over HTTP: `POST /v1/traces`, `/v1/metrics` and `/v1/logs`, and the same behind every configured prefix.
 //!
 //! Bodies go to ingest as they came; nothing is decompressed or parsed here.
 
@@ -85,10 +85,7 @@ fn check(
     headers: &HeaderMap,
 ) -> Result<(Signal, ContentEncoding), Refusal> {
     let Some(signal) = signal(path, &receiver.path_prefixes) else {
-        let message = match path.ends_with("/v1/metrics") {
-            true => "metrics are not taken yet, only traces and logs".to_owned(),
-            false => format!("nothing is served at {path}: OTLP traces go to /v1/traces, logs to /v1/logs"),
-        };
+        let message = format!("nothing is served at {path}: OTLP goes to /v1/traces, /v1/metrics and /v1/logs");
         return Err(Refusal::permanent(Code::NotFound, 404, message));
     };
     if method != Method::POST {
@@ -204,9 +201,9 @@ mod tests {
         let json = ("content-type", "application/json");
         type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], u16, &'a str);
         let cases: &[Case<'_>] = &[
-            ("POST", "/", &[json], 404, "OTLP traces go to /v1/traces"),
+            ("POST", "/", &[json], 404, "OTLP goes to /v1/traces, /v1/metrics and /v1/logs"),
             ("POST", "/other/v1/traces", &[json], 404, "nothing is served at /other/v1/traces"),
-            ("POST", "/v1/metrics", &[json], 404, "metrics are not taken yet"),
+            ("POST", "/v1/metrics", &[json], 503, "is being replayed"),
             ("POST", "/otel/v1/logs", &[json], 503, "is being replayed"),
             ("GET", "/v1/traces", &[json], 405, "only POST"),
             ("POST", "/v1/traces", &[], 415, "no content-type"),

@@ -2,11 +2,12 @@
 //!
 //! Fields stand in the order in which senders write them, because the search for a name begins after the last one found.
 
-/// A message: its fields, and whether at most one of them may be set.
+/// A message: its fields, and those of which at most one may be set.
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) fields: &'static [Field],
-    pub(super) is_oneof: bool,
+    /// The members of its oneof: one bit a field.
+    pub(super) oneof: u32,
 }
 
 /// A field of a message.
@@ -30,8 +31,12 @@ pub(super) enum Kind {
     Int32,
     Int64,
     Uint32,
+    Uint64,
+    /// A 32-bit integer in zigzag encoding.
+    Sint32,
     Fixed32,
     Fixed64,
+    Sfixed64,
     Double,
     Enum(&'static EnumNames),
     Message(&'static Message),
@@ -53,8 +58,13 @@ pub(super) const fn many(camel: &'static str, snake: &'static str, number: u32, 
 }
 
 pub(super) const fn message(fields: &'static [Field]) -> Message {
+    choosing(fields, 0, 0)
+}
+
+/// A message with a oneof: of the fields from `first` on, so many.
+pub(super) const fn choosing(fields: &'static [Field], first: u32, count: u32) -> Message {
     assert!(fields.len() <= u32::BITS as usize, "the transcoder notes the fields of a message in the bits of a u32");
-    Message { fields, is_oneof: false }
+    Message { fields, oneof: ((1 << count) - 1) << first }
 }
 
 /// `ExportTraceServiceRequest`, and `TracesData`, which is written the same.
@@ -137,8 +147,8 @@ pub(super) static KEY_VALUE: Message = message(&[
     one("keyStrindex", "key_strindex", 3, Kind::Int32),
 ]);
 
-pub(super) static ANY_VALUE: Message = Message {
-    fields: &[
+pub(super) static ANY_VALUE: Message = choosing(
+    &[
         one("stringValue", "string_value", 1, Kind::Text),
         one("intValue", "int_value", 3, Kind::Int64),
         one("doubleValue", "double_value", 4, Kind::Double),
@@ -148,8 +158,9 @@ pub(super) static ANY_VALUE: Message = Message {
         one("bytesValue", "bytes_value", 7, Kind::Bytes),
         one("stringValueStrindex", "string_value_strindex", 8, Kind::Int32),
     ],
-    is_oneof: true,
-};
+    0,
+    8,
+);
 
 static ARRAY_VALUE: Message = message(&[many("values", "values", 1, Kind::Message(&ANY_VALUE))]);
 

@@ -6,6 +6,7 @@ use prost::Message;
 
 use super::{DEPTH_LIMIT, JsonError, traces_to_protobuf};
 
+mod all_signals;
 mod roundtrip;
 
 fn read(body: impl AsRef<[u8]>) -> Result<ExportTraceServiceRequest, JsonError> {

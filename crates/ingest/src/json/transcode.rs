@@ -148,7 +148,14 @@ impl Transcoder<'_> {
                 self.tag(field, WIRE_VARINT);
                 self.out.push(u8::from(set));
             }
-            Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Fixed32 | Kind::Fixed64 => {
+            Kind::Int32
+            | Kind::Int64
+            | Kind::Uint32
+            | Kind::Uint64
+            | Kind::Sint32
+            | Kind::Fixed32
+            | Kind::Fixed64
+            | Kind::Sfixed64 => {
                 let number = self.whole_number()?;
                 self.integer(field, number).map_err(failed)?;
             }
@@ -225,6 +232,21 @@ impl Transcoder<'_> {
                 let number = u32::try_from(number).map_err(|_| OUT_OF_RANGE)?;
                 self.tag(field, WIRE_VARINT);
                 self.varint(u64::from(number));
+            }
+            Kind::Uint64 => {
+                let number = u64::try_from(number).map_err(|_| OUT_OF_RANGE)?;
+                self.tag(field, WIRE_VARINT);
+                self.varint(number);
+            }
+            Kind::Sint32 => {
+                let number = i32::try_from(number).map_err(|_| OUT_OF_RANGE)?;
+                self.tag(field, WIRE_VARINT);
+                self.varint(u64::from((number << 1 ^ number >> 31) as u32));
+            }
+            Kind::Sfixed64 => {
+                let number = i64::try_from(number).map_err(|_| OUT_OF_RANGE)?;
+                self.tag(field, WIRE_FIXED64);
+                self.out.extend_from_slice(&number.to_le_bytes());
             }
             Kind::Fixed32 => {
                 let number = u32::try_from(number).map_err(|_| OUT_OF_RANGE)?;
@@ -303,7 +325,7 @@ impl Transcoder<'_> {
 /// to the protobuf decoder would append lists and merge messages.
 struct Written {
     present: u32,
-    is_oneof: bool,
+    oneof: u32,
     /// Where the ranges of this message begin among those of all open messages.
     first: usize,
 }
@@ -312,7 +334,7 @@ impl Written {
     fn begin(message: &Message, ranges: &mut Vec<(usize, usize)>) -> Self {
         let first = ranges.len();
         ranges.resize(first + message.fields.len(), (0, 0));
-        Self { present: 0, is_oneof: message.is_oneof, first }
+        Self { present: 0, oneof: message.oneof, first }
     }
 
     /// Notes that the field at `index` was just read and wrote everything from `start` on.
@@ -324,7 +346,8 @@ impl Written {
         out: &mut Vec<u8>,
         ranges: &mut [(usize, usize)],
     ) {
-        let replaced = if self.is_oneof && present { u32::MAX } else { 1 << index };
+        let bit = 1 << index;
+        let replaced = if self.oneof & bit != 0 && present { self.oneof } else { bit };
         while self.present & replaced != 0 {
             let other = (self.present & replaced).trailing_zeros() as usize;
             start -= self.remove(other, out, &mut ranges[self.first..]);

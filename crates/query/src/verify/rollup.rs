@@ -59,7 +59,7 @@ pub(super) async fn verify(
 
 /// A rollup takes in what is committed.
 fn committed(view: &TableView) -> TableView {
-    TableView { hot: Vec::new(), ..view.clone() }
+    TableView { hot: Vec::new(), spilled: Vec::new(), ..view.clone() }
 }
 
 /// The hours that changed since the rollup's last run; an error says why that cannot be told.

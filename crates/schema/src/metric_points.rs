@@ -1,0 +1,81 @@
+//! The table `metric_points`: one row a data point of a metric.
+
+use crate::column::ColumnType::{
+    Bool, Date, Exemplars, Float64, Float64List, Int64, Int64List, Quantiles, Text, TextMap, Timestamp,
+};
+use crate::column::{Column, TableSpec};
+
+/// The table `metric_points`.
+pub const SPEC: TableSpec = TableSpec {
+    name: "metric_points",
+    comment: "Data points of OpenTelemetry metrics, as they were reported: cumulative ones are running totals",
+    columns: COLUMNS,
+    statistics: &["time", "name", "kind", "service_name", "received_time"],
+    bloom_filters: &["series_id"],
+    sums: &[],
+};
+
+const COLUMNS: &[Column] = &[
+    Column::required("date", Date, "UTC day of the point, or of its arrival (time_flags); the partition"),
+    Column::required("time", Timestamp, "When the point was taken, else when it arrived (time_flags)"),
+    Column::optional("time_unix_nano", Int64, "When the point was taken, exact nanoseconds (bit pattern of a u64)"),
+    Column::optional("start_time", Timestamp, "Since when it counts; a new start begins a new series of totals"),
+    Column::optional("start_time_unix_nano", Int64, "Since when it counts, exact nanoseconds (bit pattern of a u64)"),
+    Column::required(
+        "time_flags",
+        Int64,
+        "Bits: date from arrival 1, no start 2, end before start 8, time from arrival 64",
+    ),
+    Column::required("name", Text, "Name of the metric"),
+    Column::optional("description", Text, "Description of the metric"),
+    Column::optional("unit", Text, "Unit of the metric; s and ms are both used for durations"),
+    Column::required("kind", Text, "gauge, sum, histogram, exponential_histogram or summary"),
+    Column::optional(
+        "temporality",
+        Text,
+        "cumulative, delta, unspecified, or the number sent; NULL for gauge and summary",
+    ),
+    Column::optional("monotonic", Bool, "Whether a sum only grows; NULL for other kinds"),
+    Column::optional("value_int", Int64, "Value of a gauge or sum that was sent as an integer"),
+    Column::optional("value_double", Float64, "Value of a gauge or sum that was sent as a double"),
+    Column::optional("count", Int64, "Values in a histogram or summary (bit pattern of a u64)"),
+    Column::optional("sum", Float64, "Sum of the values of a histogram or summary"),
+    Column::optional("min", Float64, "Least value of a histogram"),
+    Column::optional("max", Float64, "Greatest value of a histogram"),
+    Column::optional("explicit_bounds", Float64List, "Upper bounds of the buckets but the last, which has none"),
+    Column::optional("bucket_counts", Int64List, "Values in each bucket, one more than bounds"),
+    Column::optional("scale", Int64, "Exponential histogram: bucket bounds are powers of 2^(2^-scale)"),
+    Column::optional("zero_count", Int64, "Exponential histogram: values within zero_threshold"),
+    Column::optional("zero_threshold", Float64, "Exponential histogram: width of the zero bucket"),
+    Column::optional("positive_offset", Int64, "Exponential histogram: index of the first positive bucket"),
+    Column::optional("positive_bucket_counts", Int64List, "Exponential histogram: values in each positive bucket"),
+    Column::optional("negative_offset", Int64, "Exponential histogram: index of the first negative bucket"),
+    Column::optional("negative_bucket_counts", Int64List, "Exponential histogram: values in each negative bucket"),
+    Column::required("quantiles", Quantiles, "Summary: quantiles and their values; empty for other kinds"),
+    Column::required("flags", Int64, "OTLP data point flags, 32 bits; 1: no value was recorded"),
+    Column::required(
+        "series_id",
+        Text,
+        "The same for all points of one series: hash of resource, scope, metric and attributes",
+    ),
+    Column::optional("service_name", Text, "Resource attribute service.name"),
+    Column::optional("environment", Text, "Deployment environment"),
+    Column::optional("scope_name", Text, "Instrumentation scope; NULL where none was sent"),
+    Column::optional("scope_version", Text, "Version of the instrumentation scope"),
+    Column::optional("scope_attributes", TextMap, "Attributes of the scope"),
+    Column::optional("scope_attribute_types", Text, "Types of scope_attributes"),
+    Column::optional("resource_schema_url", Text, "Schema URL of the resource"),
+    Column::optional("scope_schema_url", Text, "Schema URL of the scope's metrics"),
+    Column::required("reading_flags", Int64, "Bits: how the point was read; buckets that do not add up 16777216"),
+    Column::required("attributes", TextMap, "Attributes of the point"),
+    Column::required("attribute_types", Text, "Types of attributes"),
+    Column::required("exemplars", Exemplars, "Single measurements, with the spans they were taken in"),
+    Column::optional("metadata", TextMap, "Metadata of the metric; NULL where none was sent"),
+    Column::optional("metadata_types", Text, "Types of metadata"),
+    Column::optional("resource_attributes", TextMap, "Resource attributes; NULL where no resource was sent"),
+    Column::optional("resource_attribute_types", Text, "Types of resource_attributes"),
+    Column::optional("resource_entity_refs", Text, "Entity references of the resource, JSON"),
+    Column::required("resource_dropped_attributes_count", Int64, "Resource attributes the sender dropped"),
+    Column::required("scope_dropped_attributes_count", Int64, "Scope attributes the sender dropped"),
+    Column::required("received_time", Timestamp, "When the request arrived"),
+];
