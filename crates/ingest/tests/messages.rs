@@ -210,7 +210,7 @@ fn messages_as_json_become_parts() {
         "input 2.0 assistant tool_call [f#c1] {\"a\":[true,null],\"b\":1}",
         "input 3.0 tool tool_result [-#c1] 18 °C",
     ];
-    assert_eq!(said(vec![text("gen_ai.input.messages", &input.to_string())]), expected);
+    assert_eq!(said(vec![text("gen_ai.input.messages", input.to_string())]), expected);
     let openai = json!({"messages": [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "image_url", "image_url": {"url": "https://x/y.png"}}]},
@@ -218,7 +218,7 @@ fn messages_as_json_become_parts() {
             {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":[true,null],\"b\":1}"}}]},
         {"role": "tool", "content": "18 °C", "tool_call_id": "c1"},
     ]});
-    assert_eq!(said(vec![text("ai.prompt", &openai.to_string())]), expected);
+    assert_eq!(said(vec![text("ai.prompt", openai.to_string())]), expected);
     let anthropic = json!([
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": [
@@ -226,7 +226,7 @@ fn messages_as_json_become_parts() {
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "18"}]},
     ]);
     assert_eq!(
-        said(vec![text("gen_ai.input.messages", &anthropic.to_string())]),
+        said(vec![text("gen_ai.input.messages", anthropic.to_string())]),
         [
             "input 0.0 user text Hi",
             "input 1.0 assistant reasoning hm",
@@ -432,9 +432,9 @@ proptest! {
         let open = |rest: &'static str| move |n| format!("llm.input_messages.{n}.message.{rest}");
         prop_assert_eq!(&indexed(&open("role"), &open("content")), &expected);
         let messages: Vec<_> = conversation.iter().map(|(role, words)| json!({"role": role, "content": words})).collect();
-        prop_assert_eq!(&said(vec![text("gen_ai.input.messages", &json!(messages).to_string())]), &expected);
+        prop_assert_eq!(&said(vec![text("gen_ai.input.messages", json!(messages).to_string())]), &expected);
         let parts = |words: &str| json!([{"type": "text", "content": words}]);
         let messages: Vec<_> = conversation.iter().map(|(role, words)| json!({"role": role, "parts": parts(words)})).collect();
-        prop_assert_eq!(&said(vec![text("gen_ai.input.messages", &json!(messages).to_string())]), &expected);
+        prop_assert_eq!(&said(vec![text("gen_ai.input.messages", json!(messages).to_string())]), &expected);
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn command() -> Command {
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
     let time = |name: &str| -> Result<Option<i64>, ConfigError> {
-        let parsed = text(name).map(|text| parse_time(text)).transpose();
+        let parsed = text(name).map(parse_time).transpose();
         parsed.map_err(|problem| ConfigError { problems: vec![format!("--{name}: {problem}")] })
     };
     let tenant = text("tenant").expect("invariant: has a default").to_owned();
