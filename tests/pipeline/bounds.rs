@@ -98,7 +98,7 @@ async fn a_store_that_is_away_is_absorbed_up_to_the_log_s_limit() {
     };
     check(&server).await;
     let (spilled, hot) = (figure(&server, "spanlake_spilled_rows").await, figure(&server, "spanlake_hot_rows").await);
-    assert!(spilled > 2.0 * hot && spilled + hot == (spans - 10) as f64, "{spilled} spilled, {hot} in memory");
+    assert!(spilled > 2.0 * hot && spilled + hot >= (spans - 10) as f64, "{spilled} spilled, {hot} in memory");
     // One span is found wherever it lies, and what no file can hold is not read.
     let one = server.sql("SELECT trace_id, span_id FROM spans ORDER BY received_time DESC, span_id LIMIT 1").await;
     let ids = serde_json::json!([one[0]["trace_id"], one[0]["span_id"]]);

@@ -37,8 +37,8 @@ async fn others_are_served(server: &ServerProcess, seed: u64) {
 const HEAD: &str = "POST /v1/traces HTTP/1.1\r\nHost: here\r\nContent-Type: application/x-protobuf\r\n";
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// Scenario: connections that say nothing, two bytes of HTTP/2's greeting, all of it and nothing more, half of a request's head, a
-/// head one byte at a time, and a head without its body.
+/// Scenario: connections that say nothing, two bytes of HTTP/2's greeting, all of it and nothing more, half of a request's
+/// head, a head one byte at a time, and a head without its body.
 /// Guarantee: each is closed when its time is up, the body with 408; others are served meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_and_stalled_clients_are_given_up() {

@@ -20,6 +20,9 @@ const MIB: f64 = (1 << 20) as f64;
 /// freed and is kept for a while. Stated in ARCHITECTURE.md.
 const OVERHEAD_BYTES: f64 = 256.0 * MIB;
 
+/// The code of a binary that is not optimised, of which the more is resident the more of it runs.
+const UNOPTIMISED_BYTES: f64 = if cfg!(debug_assertions) { 192.0 * MIB } else { 0.0 };
+
 /// The limits of a run.
 struct Run {
     seconds: u64,
@@ -150,7 +153,8 @@ async fn memory_keeps_to_its_limit_while_the_load_outruns_the_store() {
         std::fs::write(path, draw(&run, &samples)).expect("the drawing can be written");
     }
     assert!(push_backs > 0, "the store was to be outrun, it took all of {spans} spans");
-    assert!(peak <= run.memory_mib as f64 + OVERHEAD_BYTES / MIB, "{peak} MiB resident: {samples:?}");
+    let allowed = run.memory_mib as f64 + (OVERHEAD_BYTES + UNOPTIMISED_BYTES) / MIB;
+    assert!(peak <= allowed, "{peak} MiB resident: {samples:?}");
     assert!(backlog <= run.wal_mib as f64 + 1.0, "{backlog} MiB of log");
 
     assert_eq!(count_spans(&server).await, spans);

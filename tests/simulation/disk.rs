@@ -68,7 +68,7 @@ impl State {
         Box::new(SimulatedFile { file, name, state: Arc::clone(shared) })
     }
 
-    fn into_trash(&mut self, path: &Path) -> io::Result<PathBuf> {
+    fn discarded(&mut self, path: &Path) -> io::Result<PathBuf> {
         self.trashed += 1;
         let to = self.trash.join(self.trashed.to_string());
         std::fs::rename(path, &to)?;
@@ -151,7 +151,7 @@ impl Disk for SimulatedDisk {
         let mut state = self.0.lock();
         state.meet()?;
         if path.exists() {
-            let replaced = state.into_trash(path)?;
+            let replaced = state.discarded(path)?;
             state.renames.push(Rename::Removed(path.to_owned(), replaced));
         }
         let file = LocalDisk.create(path, bytes)?;
@@ -170,7 +170,7 @@ impl Disk for SimulatedDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
         state.meet()?;
-        let replaced = if to.exists() { Some(state.into_trash(to)?) } else { None };
+        let replaced = if to.exists() { Some(state.discarded(to)?) } else { None };
         std::fs::rename(from, to)?;
         let unsynced = state.unsynced.remove(from);
         state.unsynced.remove(to);
@@ -189,7 +189,7 @@ impl Disk for SimulatedDisk {
         if !path.exists() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let trashed = state.into_trash(path)?;
+        let trashed = state.discarded(path)?;
         state.unsynced.remove(path);
         state.renames.push(Rename::Removed(path.to_owned(), trashed));
         Ok(())

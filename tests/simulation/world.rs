@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use prost::Message;
-use spanlake_ingest::{ContentEncoding, ContentType, Ingest, IngestOptions, Request, TraceDecoder};
+use spanlake_ingest::{ContentEncoding, ContentType, Decoder, Ingest, IngestOptions, Request};
 use spanlake_schema::{Ambient, DEFAULT_TENANT, spans};
 use spanlake_storage::{Lake, LakeOptions, ReadOnlyLake, Store, TableSource, TableView};
 use spanlake_testkit::{Fault, FaultyStore, NOON_UNIX_NANO, SplitMix64, Traffic, spans_of};
@@ -129,7 +129,7 @@ impl World {
             return;
         }
         let disk = Arc::new(self.processes[process].disk.clone());
-        match Lake::open_on(self.options(process), Arc::new(TraceDecoder::default()), disk).await {
+        match Lake::open_on(self.options(process), Arc::new(Decoder::default()), disk).await {
             Ok(lake) => {
                 let options = IngestOptions {
                     message_limit_bytes: 1 << 20,
@@ -228,7 +228,7 @@ impl World {
             content_encoding: ContentEncoding::Identity,
             body: sent.body.clone(),
         };
-        if ingest.export_traces(request).await.is_ok() {
+        if ingest.export(spanlake_ingest::Signal::Traces, request).await.is_ok() {
             self.sent[index].acknowledged = true;
         }
     }

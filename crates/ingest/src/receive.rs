@@ -230,7 +230,7 @@ impl Ingest {
     /// Reads as this decoder does, which has to be the one that the lake replays its log with.
     #[must_use]
     pub fn with_decoder(self, decoder: &Decoder) -> Self {
-        Self { walker: decoder.walker().clone(), ..self }
+        Self { walker: decoder.walker().clone().with_memory(Arc::clone(&self.contents)), ..self }
     }
 
     /// Takes an export request of a signal. Returns after its items are durable and visible to queries. The same request

@@ -23,7 +23,7 @@ pub enum S3Fault {
     LostAnswer,
     /// Done, and answered after this time.
     Slow(Duration),
-    /// Neither done nor answered, until [`S3Faults::heal`].
+    /// Neither done nor answered, until the faults are healed.
     Silent,
     /// The connection is cut, somewhere in the request or in the answer; it may have been done.
     Cut,

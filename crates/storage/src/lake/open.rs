@@ -21,6 +21,8 @@ use crate::{Error, ErrorKind, Position, Result, Store, Table};
 /// Payload bytes that are decoded before their rows are looked after.
 const CHUNK_BYTES: usize = 16 << 20;
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+/// How long a start waits for a store that does not answer a commit.
+const FENCE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 /// A process that died left one commit on its way for each table at most.
 const START_TRIES: usize = 10;
 
@@ -232,12 +234,13 @@ async fn recover(
             break;
         }
     }
-    match flusher.close_fence().await {
-        Ok(Fenced::InTime) => {}
-        Ok(Fenced::TooLate) => return Ok(None),
-        // A store that can be read, but takes no writes, does not keep requests out. The next flush tries again.
-        Err(error) if error.kind() == ErrorKind::Retry => tracing::warn!(%error, "the store takes no commits"),
-        Err(error) => return Err(error),
+    // A store that can be read, but takes no writes, does not keep requests out. The next flush tries again.
+    match tokio::time::timeout(FENCE_PATIENCE, flusher.close_fence()).await {
+        Ok(Ok(Fenced::InTime)) => {}
+        Ok(Ok(Fenced::TooLate)) => return Ok(None),
+        Ok(Err(error)) if error.kind() == ErrorKind::Retry => tracing::warn!(%error, "the store takes no commits"),
+        Ok(Err(error)) => return Err(error),
+        Err(_) => tracing::warn!("the store answers no commit"),
     }
     let log = blocking(move || replay.finish()).await?;
     shared.hot.advance(log.position());

@@ -126,7 +126,11 @@ impl SpillDirectory {
         };
         std::fs::create_dir_all(&path).map_err(failed)?;
         for entry in std::fs::read_dir(&path).map_err(failed)? {
-            std::fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
+            match std::fs::remove_file(entry.map_err(failed)?.path()) {
+                // A view of an earlier lake of this process may have held it, and has let go.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed.map_err(failed)?,
+            }
         }
         let objects = LocalFileSystem::new_with_prefix(&path).map_err(|error| {
             Error::new(ErrorKind::Retry, format!("cannot open spill directory {}", path.display())).with_source(error)
