@@ -6,7 +6,7 @@
 //! per tenant and hour of the event                     requests = leaf spans                     rollup ↔ spans
 //! ```
 //!
-//! All tables are read as they were at one moment ([`TableSource::capture`]), so that a verification of a running server sees no
+//! All tables are read as they were at one moment ([`spanlake_storage::TableSource::capture`]), so that a verification of a running server sees no
 //! difference that is none. What cannot be compared yet is left out and said: minutes before the ledger began (stores of
 //! the first version), rows of other writers of which only some tables have been committed, windows that the rollup's next run
 //! will look at.

@@ -40,7 +40,7 @@ pub struct Identity {
     /// Who committed under this writer id: one entry for each opening that tables may still refer to, the present one last.
     #[serde(default)]
     pub epochs: Vec<Epoch>,
-    /// What could not be read, the latest last. What is committed by now is kept for people, the last [`LOST_MAX`] of it.
+    /// What could not be read, the latest last. What is committed by now is kept for people, some of it.
     #[serde(default)]
     pub lost: Vec<Lost>,
     /// How many positions were ever lost.

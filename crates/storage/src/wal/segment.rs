@@ -11,6 +11,8 @@ use crate::{Error, ErrorKind, Position, Result};
 pub(super) const HEADER_BYTES: usize = 64;
 const MAGIC: [u8; 8] = *b"SPANLKWL";
 /// Bytes of the header that are in use; the checksum follows them.
+/// Versions are counted up: a larger number is none.
+const VERSION_MAX: u32 = u16::MAX as u32;
 const CHECKED_BYTES: usize = 56;
 
 /// The first bytes of a segment file.
@@ -49,10 +51,20 @@ impl SegmentHeader {
             return corrupt("not a segment of a write-ahead log");
         }
         let version = u32_at(bytes, 8);
-        if version > FORMAT_VERSION {
-            return Err(newer_version(path, version));
+        let checksum = u32_at(bytes, CHECKED_BYTES);
+        if version != FORMAT_VERSION {
+            // A header that fits with our version in it had that one before it was damaged.
+            let mut ours = *bytes;
+            ours[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+            let is_damaged =
+                version == 0 || version > VERSION_MAX || crc32c::crc32c(&ours[..CHECKED_BYTES]) == checksum;
+            return if is_damaged {
+                corrupt("the format version is damaged")
+            } else {
+                Err(newer_version(path, version))
+            };
         }
-        if crc32c::crc32c(&bytes[..CHECKED_BYTES]) != u32_at(bytes, CHECKED_BYTES) {
+        if crc32c::crc32c(&bytes[..CHECKED_BYTES]) != checksum {
             return corrupt("the header's checksum does not match");
         }
         let mut writer_id = [0; 16];
