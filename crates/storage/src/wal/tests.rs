@@ -295,7 +295,11 @@ fn a_newer_format_is_refused() {
     assert!(error.to_string().contains("format version 2"), "{error}");
 
     let copy = copy_dir(origin.path());
-    damage(&segments(copy.path())[0], |bytes| bytes[8] += 1);
+    damage(&segments(copy.path())[0], |bytes| {
+        bytes[8] += 1;
+        let checksum = crc32c::crc32c(&bytes[..56]);
+        bytes[56..60].copy_from_slice(&checksum.to_le_bytes());
+    });
     let error = reopen(copy.path()).map(|_| ()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("format version 2"), "{error}");
