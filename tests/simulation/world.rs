@@ -139,7 +139,9 @@ impl World {
                 self.processes[process].running = Some((Arc::clone(&lake), Ingest::new(lake, options)));
             }
             Err(error) => {
-                let may_pass = error.kind() == spanlake_storage::ErrorKind::Retry;
+                // The log writer of the one before may hold the lock for a moment longer.
+                let is_locked = error.to_string().contains("is in use by process");
+                let may_pass = error.kind() == spanlake_storage::ErrorKind::Retry || is_locked;
                 assert!(may_pass, "a start is refused: {error}");
                 self.restart_cleanly(process);
             }
