@@ -330,8 +330,14 @@ impl World {
             if was_running && self.random.chance(300) {
                 self.crash(process);
             }
-            self.processes[process].disk.fail(0);
-            self.start(process).await;
+            for _ in 0..10_000 {
+                self.processes[process].disk.fail(0);
+                self.start(process).await;
+                if self.processes[process].running.is_some() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
         }
         self.objects.deliver_late(usize::MAX).await;
         for index in 0..self.sent.len() {
