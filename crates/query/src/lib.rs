@@ -34,6 +34,7 @@
 mod answer;
 mod contents;
 mod cooperation;
+mod corrected;
 mod engine;
 mod error;
 pub mod format;

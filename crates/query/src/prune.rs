@@ -119,6 +119,13 @@ impl PruningStatistics for LogStatistics<'_> {
     }
 }
 
+/// The bounds of a column of times in a segment, microseconds, where the log has them.
+pub(crate) fn time_bounds(segment: &Segment, column: &str) -> Option<(i64, i64)> {
+    let stats = segment.stats.as_ref()?;
+    let bound = |key: &str, bound| micros(stats.get(key)?.get(column)?, bound);
+    Some((bound("minValues", Bound::Min)?, bound("maxValues", Bound::Max)?))
+}
+
 fn days(value: &Value) -> Option<i32> {
     let date: NaiveDate = value.as_str()?.parse().ok()?;
     i32::try_from(date.signed_duration_since(NaiveDate::default()).num_days()).ok()

@@ -19,12 +19,13 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use object_store::ObjectStore;
 use parking_lot::RwLock;
-use spanlake_schema::{TABLES, TableSpec, messages};
+use spanlake_schema::{TABLES, TableSpec, corrections, messages, spans};
 use spanlake_storage::TableSource;
 use tokio::sync::OnceCell;
 
 use crate::contents::FilledView;
 use crate::cooperation::CooperativeJoins;
+use crate::corrected::CorrectedTable;
 use crate::functions::scalar_functions;
 use crate::pool::QueryPool;
 use crate::table::ViewTable;
@@ -228,7 +229,14 @@ impl Captures {
         let capture = || async {
             let Some((source, tenant)) = &self.source else { return Ok(None) };
             let view = source.view(tenant, captured.spec.name).await.map_err(QueryError::from)?;
-            Ok::<_, DataFusionError>(view.map(|view| Arc::new(ViewTable::new(view)) as Arc<dyn TableProvider>))
+            let Some(view) = view else { return Ok(None) };
+            if view.table.spec().name != spans::SPEC.name {
+                return Ok::<_, DataFusionError>(Some(Arc::new(ViewTable::new(view)) as Arc<dyn TableProvider>));
+            }
+            let names = [captured.spec.name, corrections::SPEC.name];
+            let captured = source.capture(tenant, &names).await.map_err(QueryError::from)?;
+            let named = |name: &str| captured.views.iter().find(|view| view.table.spec().name == name).cloned();
+            Ok(named(spans::SPEC.name).map(|spans| CorrectedTable::over(spans, named(corrections::SPEC.name))))
         };
         Ok(captured.view.get_or_try_init(capture).await?.clone())
     }

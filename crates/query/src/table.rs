@@ -47,7 +47,12 @@ impl ViewTable {
     }
 
     /// The segments that the filters leave.
-    fn prune(&self, state: &dyn Session, segments: &[Arc<Segment>], filters: &[Expr]) -> Result<Vec<Arc<Segment>>> {
+    pub(crate) fn prune(
+        &self,
+        state: &dyn Session,
+        segments: &[Arc<Segment>],
+        filters: &[Expr],
+    ) -> Result<Vec<Arc<Segment>>> {
         let predicate = conjunction(filters.to_vec())
             .map(|filter| state.create_physical_expr(filter, &DFSchema::try_from(Arc::clone(&self.schema))?))
             .transpose()?;

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use arrow::record_batch::RecordBatch;
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
-use spanlake_schema::{ledger, logs, metric_points, model_usage, spans};
+use spanlake_schema::{corrections, ledger, logs, metric_points, model_usage, spans};
 use spanlake_storage::{Capture, TableView};
 
 use crate::answer::Bounds;
@@ -119,7 +119,8 @@ impl QueryEngine {
         }
         // The rollup before its source: what it claims to have taken in is there then.
         let names = [model_usage::HOUR_SPEC.name].into_iter().chain(SIGNALS.iter().map(|signal| signal.table));
-        let names: Vec<&str> = names.chain([ledger::SPEC.name]).filter(|name| known.contains(name)).collect();
+        let names: Vec<&str> =
+            names.chain([corrections::SPEC.name, ledger::SPEC.name]).filter(|name| known.contains(name)).collect();
         let capture = source.capture(tenant, &names).await?;
         let mut report = VerifyReport { tenant: tenant.to_owned(), ..VerifyReport::default() };
         for signal in SIGNALS {
@@ -130,7 +131,8 @@ impl QueryEngine {
         }
         let rollup = view(&capture, model_usage::HOUR_SPEC.name).zip(view(&capture, spans::SPEC.name));
         if let Some((target, spans)) = rollup {
-            rollup::verify(self, options, target, spans, &mut report).await?;
+            let read = rollup::Read { spans, corrections: view(&capture, corrections::SPEC.name) };
+            rollup::verify(self, options, target, read, &mut report).await?;
         }
         report.is_clean = report.differences.is_empty();
         Ok(report)

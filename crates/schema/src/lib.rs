@@ -24,6 +24,7 @@
 
 mod ambient;
 mod column;
+pub mod corrections;
 pub mod flags;
 pub mod ledger;
 pub mod logs;
@@ -47,6 +48,7 @@ pub const DATE: &str = "date";
 /// All tables, in the order in which they are created.
 pub const TABLES: &[&TableSpec] = &[
     &spans::SPEC,
+    &corrections::SPEC,
     &messages::PARTS_SPEC,
     &messages::CONTENTS_SPEC,
     &model_usage::HOUR_SPEC,

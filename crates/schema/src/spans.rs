@@ -91,7 +91,17 @@ const COLUMNS: &[Column] = &[
     Column::optional("error_type", Text, "Error class of a failed call"),
     Column::optional("service_tier", Text, "Service tier that answered, else the requested one"),
     Column::optional("usage_role", Text, "leaf (the call itself), aggregate, duplicate; NULL: no call and no usage"),
+    Column::optional(
+        "telling",
+        Int64,
+        "Of several tellings of the span in one request which this is, from 1; NULL: the first",
+    ),
     Column::optional("usage_source", Text, "reported, raw_usage, event or estimated"),
+    Column::optional(
+        "unattributed_tokens",
+        Int64,
+        "What an aggregate tells beyond the calls below it; NULL where it tells no more, or none is seen",
+    ),
     Column::optional("cost_usd", Usd, "Cost by the price catalogue; NULL when no price is known"),
     Column::optional("cost_reported_usd", Usd, "Cost as the producer claims it"),
     Column::optional("price_source", Text, "Price catalogue and its version"),

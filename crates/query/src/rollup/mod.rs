@@ -7,6 +7,7 @@
 //! ```text
 //! Rollups ── Job (run.rs) ──► dirty.rs: commits ──► segments that changed ──► windows.rs: dirty windows
 //!   │          │
+//!   │          │                            (inputs.rs: the versions of the source and of its corrections that it reads)
 //!   │          └──► SELECT per range of windows ──► restate.rs: rows of a day, old and new ──► one commit
 //!   └── Definition (definition.rs): header and SELECT, checked at load
 //! ```
@@ -16,6 +17,8 @@
 //!   writes its rows. A commit holds only if no other process changed the table since it was planned. So every window counts
 //!   once, whoever runs the rollup, however often a run is repeated or broken off.
 //! - A window is replaced whole, and only where its rows differ: `revision` counts how often that happened.
+//! - Spans are counted as they are corrected. The version of `span_corrections` taken in is a further transaction
+//!   (`spanlake-rollup-<name>-corrections`); what corrections have come since dirties the windows of their spans.
 //! - Commits of the source that only rewrite rows dirty nothing. Where the log or a removed segment can no longer be read,
 //!   more is computed anew, never less.
 
@@ -24,13 +27,14 @@ mod restate;
 mod windows;
 
 pub(crate) mod dirty;
+pub(crate) mod inputs;
 mod run;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use spanlake_schema::{Ambient, DEFAULT_TENANT};
+use spanlake_schema::{Ambient, DEFAULT_TENANT, corrections, spans};
 use spanlake_storage::{Lake, Table};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -113,9 +117,12 @@ impl Rollups {
                 find(name).ok_or_else(missing)
             };
             let (source, target) = (table(definition.source.name)?, table(definition.target.name)?);
+            let is_corrected = definition.source.name == spans::SPEC.name;
+            let corrections = is_corrected.then(|| find(corrections::SPEC.name)).flatten();
             let job = Job {
                 tenant: DEFAULT_TENANT.to_owned(),
                 source,
+                corrections,
                 target,
                 engine: Arc::clone(engine),
                 ambient: Arc::clone(ambient),

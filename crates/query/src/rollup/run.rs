@@ -4,18 +4,15 @@ use std::time::{Duration, Instant};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::TimestampMicrosecondType;
-use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::TryStreamExt;
-use spanlake_schema::{Ambient, TableSpec};
-use spanlake_storage::{
-    AddFile, AppTransaction, Commit, CommitOutcome, ErrorKind, Segment, Snapshot, Table, TableSource, TableView,
-    segment,
-};
+use spanlake_schema::Ambient;
+use spanlake_storage::{AddFile, Commit, CommitOutcome, ErrorKind, Segment, Snapshot, Table, TableView, segment};
 use tokio::sync::Mutex;
 
 use super::definition::Definition;
-use super::dirty::suspects;
+use super::dirty::{Suspects, suspects};
+use super::inputs::{Inputs, Pinned, Reached, committed};
 use super::restate::{WINDOW_START, check_keys, conform, restate};
 use super::windows::{DirtyWindows, start_of};
 use super::{RollupStatus, RunReport};
@@ -29,7 +26,7 @@ pub(super) const DAYS_PER_COMMIT: usize = 31;
 const PLANS_PER_RUN: u32 = 12;
 
 /// A rollup may look at more history at once than a person would wait for.
-const BOUNDS: Bounds = Bounds { timeout: Duration::from_secs(3_600), row_limit: usize::MAX };
+pub(super) const BOUNDS: Bounds = Bounds { timeout: Duration::from_secs(3_600), row_limit: usize::MAX };
 
 /// The pause before planning anew; doubles each time, with jitter.
 const REPLAN_PAUSE: Duration = Duration::from_millis(5);
@@ -61,6 +58,8 @@ pub(super) struct Job {
     pub(super) definition: Arc<Definition>,
     pub(super) tenant: String,
     pub(super) source: Arc<Table>,
+    /// The corrections of the source's rows, where it has any.
+    pub(super) corrections: Option<Arc<Table>>,
     pub(super) target: Arc<Table>,
     pub(super) engine: Arc<QueryEngine>,
     pub(super) ambient: Arc<dyn Ambient>,
@@ -100,7 +99,8 @@ impl Job {
     pub(super) async fn check(&self) -> Result<(), QueryError> {
         let nothing = Snapshot { segments: Vec::new(), ..self.source.snapshot().as_ref().clone() };
         let parameters = self.definition.parameters(&(0..1));
-        let stream = self.stream(&self.source, Arc::new(nothing), &self.definition.select, parameters).await;
+        let views = vec![committed(&self.source, Arc::new(nothing))];
+        let stream = self.stream(views, &self.definition.select, parameters).await;
         let stream = stream.map_err(|error| self.definition.locate(error))?;
         self.definition.check_output(&stream.schema())
     }
@@ -151,26 +151,26 @@ impl Job {
     /// is at least as new. So no window is ever put back to an older state.
     async fn plan_and_commit(&self, report: &mut RunReport) -> Result<bool, QueryError> {
         let target = self.target.refresh().await?;
-        let source = self.source.refresh().await?;
-        report.source_version = source.version;
-        let reached = target.transactions.get(&self.app_id()).copied();
-        match reached {
-            Some(reached) if reached == source.version => return Ok(true),
-            Some(reached) if reached > source.version => {
-                let message = format!(
-                    "rollup {} has taken in version {reached} of {}, which is at version {}: the table was replaced; remove \
-                     {} to compute it anew",
-                    self.definition.name,
-                    self.source.root(),
-                    source.version,
-                    self.target.root()
-                );
-                return Err(QueryError::internal(message));
-            }
-            _ => {}
+        let inputs = Inputs::refresh(&self.source, self.corrections.as_ref()).await?;
+        report.source_version = inputs.source.version;
+        let reached = Reached::by(&target, &self.app_id());
+        if reached.is_beyond(&inputs) {
+            let message = format!(
+                "rollup {} has taken in version {} of {}, which is at version {}: the table was replaced; remove {} to \
+                 compute it anew",
+                self.definition.name,
+                reached.source.unwrap_or_default(),
+                self.source.root(),
+                inputs.source.version,
+                self.target.root()
+            );
+            return Err(QueryError::internal(message));
         }
-        let dirty = self.dirty_windows(reached, &source, &target).await?;
-        self.commit(&dirty, &source, target, report).await
+        if reached.is_all_of(&inputs) {
+            return Ok(true);
+        }
+        let dirty = self.dirty_windows(reached, &inputs, &target).await?;
+        self.commit(&dirty, &inputs, target, report).await
     }
 
     /// Restates the dirty windows and records the version reached.
@@ -182,7 +182,7 @@ impl Job {
     async fn commit(
         &self,
         dirty: &DirtyWindows,
-        source: &Arc<Snapshot>,
+        inputs: &Inputs,
         mut target: Arc<Snapshot>,
         report: &mut RunReport,
     ) -> Result<bool, QueryError> {
@@ -196,24 +196,24 @@ impl Job {
             let mut commit = Commit { operation: "MERGE", ..Commit::default() };
             let (mut windows, mut rows) = (0, 0);
             for day in chunk {
-                let Some(rewritten) = self.restate_day(source, &target, dirty, *day).await? else { continue };
+                let Some(rewritten) = self.restate_day(inputs, &target, dirty, *day).await? else { continue };
                 commit.removes.extend(rewritten.removes);
                 commit.adds.extend(rewritten.adds);
                 windows += rewritten.windows;
                 rows += rewritten.rows;
             }
             if index == last {
-                commit.transaction = Some(AppTransaction { app_id: self.app_id(), version: source.version });
+                (commit.transaction, commit.further_transactions) = inputs.transactions(&self.app_id(), &target);
             } else if commit.adds.is_empty() && commit.removes.is_empty() {
                 continue;
             }
             match self.target.commit(commit, Some(target.version)).await? {
                 CommitOutcome::Committed(snapshot) => target = snapshot,
                 CommitOutcome::AlreadyCommitted(snapshot) => {
+                    let reached = Reached::by(&snapshot, &self.app_id());
                     report.already_done = true;
-                    report.source_version =
-                        snapshot.transactions.get(&self.app_id()).copied().unwrap_or(source.version);
-                    return Ok(true);
+                    report.source_version = reached.source.unwrap_or(inputs.source.version);
+                    return Ok(reached.is_all_of(inputs) || reached.is_beyond(inputs));
                 }
                 CommitOutcome::Conflict(_) => return Ok(false),
             }
@@ -223,51 +223,69 @@ impl Job {
         Ok(true)
     }
 
-    /// The windows that the source's commits after `reached` touched.
+    /// The windows that the commits after those that were taken in touched.
     async fn dirty_windows(
         &self,
-        reached: Option<i64>,
-        source: &Arc<Snapshot>,
+        reached: Reached,
+        inputs: &Inputs,
         target: &Snapshot,
     ) -> Result<DirtyWindows, QueryError> {
         let mut dirty = DirtyWindows::new(self.definition.window_micros);
-        let changes = match reached {
-            None => None,
-            Some(reached) => match self.source.changes(reached, source.version).await {
-                Ok(changes) => Some(changes),
-                Err(error) if error.kind() == ErrorKind::Invalid => {
-                    tracing::warn!(rollup = self.definition.name, %error, "recomputing every window");
-                    None
-                }
-                Err(error) => return Err(error.into()),
-            },
-        };
-        let found = match &changes {
-            Some(changes) => suspects(&self.source, source, changes).await?,
-            None => None,
-        };
-        let Some(found) = found else {
-            let days = source.segments.iter().chain(&target.segments).filter_map(|segment| segment.date);
-            days.for_each(|day| dirty.mark_day(day));
-            return Ok(dirty);
-        };
-        for day in found.days {
-            dirty.mark_day(day);
+        let mut suspected = Vec::new();
+        let corrected = inputs.corrections.as_ref().map(|(table, snapshot)| {
+            // A rollup that never saw corrections has taken in a table without any.
+            (table, snapshot, reached.source.and(reached.corrections.or(Some(0))))
+        });
+        for (table, snapshot, reached) in
+            std::iter::once((&self.source, &inputs.source, reached.source)).chain(corrected)
+        {
+            let Some(found) = self.suspects(table, snapshot, reached).await? else {
+                let days = inputs.source.segments.iter().chain(&target.segments).filter_map(|segment| segment.date);
+                days.for_each(|day| dirty.mark_day(day));
+                return Ok(dirty);
+            };
+            found.days.iter().for_each(|day| dirty.mark_day(*day));
+            suspected.push(found.segments);
         }
-        for start in self.windows_in(source, found.segments).await? {
+        let mut suspected = suspected.into_iter();
+        for start in self.windows_in(inputs, suspected.next().unwrap_or_default()).await? {
             dirty.mark(start);
+        }
+        for time in inputs.corrected_times(&self.engine, &self.tenant, suspected.next().unwrap_or_default()).await? {
+            dirty.mark(time);
         }
         Ok(dirty)
     }
 
+    /// What changed in a table since a version; `None` where that cannot be told.
+    async fn suspects(
+        &self,
+        table: &Table,
+        snapshot: &Snapshot,
+        reached: Option<i64>,
+    ) -> Result<Option<Suspects>, QueryError> {
+        let Some(reached) = reached else { return Ok(None) };
+        if reached == snapshot.version {
+            return Ok(Some(Suspects::default()));
+        }
+        match table.changes(reached, snapshot.version).await {
+            Ok(changes) => suspects(table, snapshot, &changes).await,
+            Err(error) if error.kind() == ErrorKind::Invalid => {
+                tracing::warn!(rollup = self.definition.name, %error, "recomputing every window");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The windows to which the SELECT assigns the rows of some segments.
-    async fn windows_in(&self, source: &Snapshot, segments: Vec<Arc<Segment>>) -> Result<Vec<i64>, QueryError> {
+    async fn windows_in(&self, inputs: &Inputs, segments: Vec<Arc<Segment>>) -> Result<Vec<i64>, QueryError> {
         let days = || segments.iter().filter_map(|segment| segment.date);
         let (Some(first), Some(last)) = (days().min(), days().max()) else { return Ok(Vec::new()) };
         let statement = format!("SELECT DISTINCT {WINDOW_START} FROM ({}\n) AS windows", self.definition.select);
         let parameters = self.definition.parameters(&(start_of(first)..start_of(last + 1)));
-        let snapshot = Snapshot { segments, ..source.clone() };
-        let batches = self.rows(&self.source, Arc::new(snapshot), &statement, parameters).await?;
+        let snapshot = Snapshot { segments, ..inputs.source.as_ref().clone() };
+        let batches = self.rows(inputs.views_at(&self.source, Arc::new(snapshot)), &statement, parameters).await?;
         let mut windows = Vec::new();
         for batch in &batches {
             windows.extend_from_slice(batch.column(0).as_primitive::<TimestampMicrosecondType>().values());
@@ -278,7 +296,7 @@ impl Job {
     /// Computes the dirty windows of a day anew and writes the day's new segment; `None` where they come out as they are.
     async fn restate_day(
         &self,
-        source: &Arc<Snapshot>,
+        inputs: &Inputs,
         target: &Snapshot,
         dirty: &DirtyWindows,
         day: i32,
@@ -286,7 +304,8 @@ impl Job {
         let mut selected = Vec::new();
         for range in dirty.ranges(day) {
             let parameters = self.definition.parameters(&range);
-            selected.extend(self.rows(&self.source, Arc::clone(source), &self.definition.select, parameters).await?);
+            let views = inputs.views_at(&self.source, Arc::clone(&inputs.source));
+            selected.extend(self.rows(views, &self.definition.select, parameters).await?);
         }
         let old: Vec<_> = target.segments.iter().filter(|segment| segment.date == Some(day)).cloned().collect();
         let removes = old.iter().map(|segment| segment.path.clone()).collect();
@@ -294,7 +313,7 @@ impl Job {
         if !old.is_empty() {
             let snapshot = Arc::new(Snapshot { segments: old, ..target.clone() });
             let statement = format!("SELECT * FROM {}", self.definition.name);
-            existing = self.rows(&self.target, snapshot, &statement, Parameters::None).await?;
+            existing = self.rows(vec![committed(&self.target, snapshot)], &statement, Parameters::None).await?;
         }
         let (definition, starts) = (Arc::clone(&self.definition), dirty.starts(day).clone());
         let compared = tokio::task::spawn_blocking(move || {
@@ -314,44 +333,26 @@ impl Job {
         Ok(Some(Rewritten { removes, adds, windows: restatement.windows, rows: restatement.rows }))
     }
 
-    /// All rows of a statement over one table at one snapshot, without hot rows.
+    /// All rows of a statement over these tables.
     async fn rows(
         &self,
-        table: &Arc<Table>,
-        snapshot: Arc<Snapshot>,
+        views: Vec<TableView>,
         statement: &str,
         parameters: Parameters,
     ) -> Result<Vec<RecordBatch>, QueryError> {
-        Ok(self.stream(table, snapshot, statement, parameters).await?.try_collect().await?)
+        Ok(self.stream(views, statement, parameters).await?.try_collect().await?)
     }
 
     async fn stream(
         &self,
-        table: &Arc<Table>,
-        snapshot: Arc<Snapshot>,
+        views: Vec<TableView>,
         statement: &str,
         parameters: Parameters,
     ) -> Result<SendableRecordBatchStream, QueryError> {
-        let view = TableView { table: Arc::clone(table), snapshot, hot: Vec::new(), spilled: Vec::new() };
-        self.engine.sql_over(Arc::new(Pinned(view)), &self.tenant, statement, parameters, BOUNDS).await
+        self.engine.sql_over(Arc::new(Pinned(views)), &self.tenant, statement, parameters, BOUNDS).await
     }
 
     fn random_fraction(&self) -> f64 {
         (self.ambient.random_u128() >> 64) as f64 / 2f64.powi(64)
-    }
-}
-
-/// One table at one snapshot: what a statement of a rollup may see.
-#[derive(Debug)]
-struct Pinned(TableView);
-
-#[async_trait]
-impl TableSource for Pinned {
-    fn tables(&self, _tenant: &str) -> Vec<&'static TableSpec> {
-        vec![self.0.table.spec()]
-    }
-
-    async fn view(&self, _tenant: &str, table: &str) -> spanlake_storage::Result<Option<TableView>> {
-        Ok((table == self.0.table.spec().name).then(|| self.0.clone()))
     }
 }

@@ -11,6 +11,7 @@ use arrow::array::RecordBatch;
 use arrow::util::display::array_value_to_string;
 use bytes::Bytes;
 use futures::TryStreamExt;
+use spanlake_schema::corrections::{Address, Correction, Reason, Value};
 use spanlake_schema::{DEFAULT_TENANT, System};
 use spanlake_storage::{Decode, Entry, Frame, Lake, LakeOptions, Store, TableSource};
 use spanlake_testkit::{Fault, Operation, SplitMix64, wait_until};
@@ -190,6 +191,55 @@ async fn calls_that_do_not_count_move_only_the_position() {
     assert_eq!(process.run().await.windows, 0);
     check(&world, &process, &first).await;
     assert_eq!(paths_of(&process, DAY), segments);
+}
+
+/// A correction of a call's role and tokens.
+fn correction(call: &Call, revision: i64, role: &str, input_tokens: i64) -> Correction {
+    let address = Address {
+        date: day_of(call.event_time()),
+        trace_id: format!("{:032x}", call.received),
+        span_id: format!("{:016x}", call.received),
+        received_micros: call.received,
+        telling: None,
+        start_micros: call.start,
+    };
+    let changes = vec![
+        ("usage_role".to_owned(), Some(Value::Text(role.to_owned()))),
+        ("input_tokens".to_owned(), Some(Value::Int(input_tokens))),
+    ];
+    Correction { address, revision, recorded_micros: call.received, reason: Reason::Role, changes }
+}
+
+/// Scenario: corrections of calls that count already, of one that is not committed yet, and of one whose start cannot be
+/// believed. Guarantee: the windows they touch are restated, no others, and every correction counts once.
+#[tokio::test]
+async fn corrections_restate_the_windows_of_their_spans() {
+    let mut world = World::new(14).await;
+    let process = world.process().await;
+    let at = |hour: i64| Call { input_tokens: Some(5), ..Call::at(DAY + hour * HOUR) };
+    let odd = Call { start: DAY - 900 * DAY_MICROS, received: DAY + 9 * HOUR, time_flags: 1, ..at(0) };
+    let late = at(30);
+    world.add(&[at(1), Call { start: DAY + HOUR + 1, ..at(2) }, at(3), odd.clone()]).await;
+    assert_eq!(process.run().await.windows, 3);
+
+    world.correct(&[correction(&at(1), 1, "aggregate", 5), correction(&late, 1, "leaf", 70)]).await;
+    assert_eq!(process.run().await.windows, 1);
+    let sums = async |process: &Process| {
+        let rows = process.stored().await;
+        rows.iter()
+            .map(|(key, (totals, _))| ((key.window - DAY) / HOUR, totals.requests, totals.tokens[0]))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(sums(&process).await, [(1, 1, Some(5)), (3, 1, Some(5)), (9, 1, Some(5))]);
+    assert_eq!(process.run().await.windows, 0, "a correction is taken in once");
+
+    world.add(&[late]).await;
+    world.correct(&[correction(&odd, 1, "leaf", 6), correction(&odd, 2, "leaf", 8)]).await;
+    let other = world.process().await;
+    assert_eq!(other.run().await.windows, 2);
+    assert_eq!(process.run().await.windows, 0, "another process has done it");
+    let expected = [(1, 1, Some(5)), (3, 1, Some(5)), (9, 1, Some(8)), (30, 1, Some(70))];
+    assert_eq!(sums(&process).await, expected);
 }
 
 #[tokio::test]

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
-use spanlake_schema::model_usage;
+use spanlake_schema::{corrections, model_usage};
 use spanlake_storage::{ErrorKind, Snapshot, TableView};
 
 use super::report::{Cells, Difference, RollupReport, VerifyReport, time_text};
 use super::source::Pinned;
 use super::{DIFFERENCES_MAX, VerifyOptions};
 use crate::rollup::dirty::suspects;
+use crate::rollup::inputs::{Reached, corrected_times};
 use crate::{Parameters, QueryEngine, QueryError};
 
 const ROLLUP_SQL: &str = include_str!("../../../../sql/verify/rollup.sql");
@@ -31,20 +32,29 @@ impl Pending {
     }
 }
 
+/// What the rollup reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Read<'a> {
+    pub(super) spans: &'a TableView,
+    pub(super) corrections: Option<&'a TableView>,
+}
+
 pub(super) async fn verify(
     engine: &QueryEngine,
     options: &VerifyOptions,
     target: &TableView,
-    spans: &TableView,
+    read: Read<'_>,
     report: &mut VerifyReport,
 ) -> Result<(), QueryError> {
     let name = model_usage::HOUR_SPEC.name;
     let mut rollup = RollupReport { name: name.to_owned(), ..RollupReport::default() };
-    match pending(engine, options, target, spans).await? {
+    match pending(engine, options, target, read).await? {
         Err(why) => rollup.not_compared = Some(why),
         Ok(pending) => {
-            let (target, spans) = (committed(target), committed(spans));
-            let source = Pinned::new([(name, &target), ("items", &spans)]);
+            let (target, spans) = (committed(target), committed(read.spans));
+            let corrections = read.corrections.map(committed);
+            let corrections = corrections.iter().map(|view| (corrections::SPEC.name, view));
+            let source = Pinned::new([(name, &target), ("items", &spans)].into_iter().chain(corrections));
             let rows = engine.verify_rows(&options.tenant, source, ROLLUP_SQL, Parameters::None).await?;
             for batch in &rows {
                 for row in 0..batch.num_rows() {
@@ -67,37 +77,58 @@ async fn pending(
     engine: &QueryEngine,
     options: &VerifyOptions,
     target: &TableView,
-    spans: &TableView,
+    read: Read<'_>,
 ) -> Result<Result<Pending, String>, QueryError> {
-    let app_id = format!("spanlake-rollup-{}", model_usage::HOUR_SPEC.name);
-    let Some(reached) = target.snapshot.transactions.get(&app_id).copied() else {
-        return Ok(Err("it has not run yet".to_owned()));
-    };
-    let latest = spans.snapshot.version;
-    if reached > latest {
-        return Ok(Err(format!("it has taken in version {reached} of its source, which is at version {latest}")));
+    let reached = Reached::by(&target.snapshot, &format!("spanlake-rollup-{}", model_usage::HOUR_SPEC.name));
+    let Some(source) = reached.source else { return Ok(Err("it has not run yet".to_owned())) };
+    let mut pending = Pending::default();
+    match changed(read.spans, source).await? {
+        Err(why) => return Ok(Err(why)),
+        Ok((changed, days)) => {
+            pending.days.extend(days);
+            if !changed.snapshot.segments.is_empty() {
+                let corrections = read.corrections.map(|view| (corrections::SPEC.name, view));
+                let source = Pinned::new(std::iter::once(("items", &changed)).chain(corrections));
+                for batch in engine.verify_rows(&options.tenant, source, WINDOWS_SQL, Parameters::None).await? {
+                    pending.windows.extend(batch.column(0).as_primitive::<TimestampMicrosecondType>().values());
+                }
+            }
+        }
     }
-    let changes = match spans.table.changes(reached, latest).await {
+    if let Some(corrections) = read.corrections {
+        match changed(corrections, reached.corrections.unwrap_or(0)).await? {
+            Err(why) => return Ok(Err(why)),
+            Ok((changed, days)) => {
+                pending.days.extend(days);
+                let times = corrected_times(engine, &options.tenant, changed).await?;
+                pending.windows.extend(times.iter().map(|time| time.div_euclid(HOUR_MICROS) * HOUR_MICROS));
+            }
+        }
+    }
+    Ok(Ok(pending))
+}
+
+/// The segments of a table that changed since a version, and the days of those that are gone; an error says why that
+/// cannot be told.
+async fn changed(view: &TableView, reached: i64) -> Result<Result<(TableView, Vec<i64>), String>, QueryError> {
+    let latest = view.snapshot.version;
+    if reached > latest {
+        let table = view.table.spec().name;
+        return Ok(Err(format!("it has taken in version {reached} of {table}, which is at version {latest}")));
+    }
+    let changes = match view.table.changes(reached, latest).await {
         Ok(changes) => changes,
         Err(error) if error.kind() == ErrorKind::Invalid => {
             return Ok(Err(format!("what changed since its last run is no longer known: {error}")));
         }
         Err(error) => return Err(error.into()),
     };
-    let Some(suspects) = suspects(&spans.table, &spans.snapshot, &changes).await? else {
+    let Some(suspects) = suspects(&view.table, &view.snapshot, &changes).await? else {
         return Ok(Err("what changed since its last run cannot be told".to_owned()));
     };
-    let mut pending =
-        Pending { windows: BTreeSet::new(), days: suspects.days.iter().map(|day| i64::from(*day)).collect() };
-    if !suspects.segments.is_empty() {
-        let snapshot = Snapshot { segments: suspects.segments, ..spans.snapshot.as_ref().clone() };
-        let changed = TableView { snapshot: snapshot.into(), ..committed(spans) };
-        let source = Pinned::new([("items", &changed)]);
-        for batch in engine.verify_rows(&options.tenant, source, WINDOWS_SQL, Parameters::None).await? {
-            pending.windows.extend(batch.column(0).as_primitive::<TimestampMicrosecondType>().values());
-        }
-    }
-    Ok(Ok(pending))
+    let snapshot = Snapshot { segments: suspects.segments, ..view.snapshot.as_ref().clone() };
+    let days = suspects.days.iter().map(|day| i64::from(*day)).collect();
+    Ok(Ok((TableView { snapshot: snapshot.into(), ..committed(view) }, days)))
 }
 
 fn compare(

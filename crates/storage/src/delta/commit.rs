@@ -282,7 +282,7 @@ fn actions_of(state: &State, commit: &Commit, based_on: Option<i64>, id: &str, n
         info.is_blind_append = Some(blind);
     }
     let mut actions = vec![info];
-    actions.extend(commit.transaction.as_ref().map(|transaction| {
+    actions.extend(commit.transaction.iter().chain(&commit.further_transactions).map(|transaction| {
         let (app_id, version) = (transaction.app_id.clone(), transaction.version);
         Action { txn: Some(Txn { app_id, version, last_updated: Some(now_ms) }), ..Action::default() }
     }));

@@ -122,6 +122,8 @@ pub struct Commit {
     pub removes: Vec<String>,
     /// The application transaction, compared with the very snapshot that is committed upon.
     pub transaction: Option<AppTransaction>,
+    /// Further application transactions that are recorded with it, whatever the snapshot says.
+    pub further_transactions: Vec<AppTransaction>,
     /// The copy of the log that the transaction's position belongs to. Where the table holds a position of another copy,
     /// nothing is added, as for a position that is committed already.
     pub lineage: Option<Lineage>,

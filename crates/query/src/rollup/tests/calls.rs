@@ -84,6 +84,12 @@ fn column(field: &Field, calls: &[Call]) -> ArrayRef {
     };
     match field.name().as_str() {
         DATE => Arc::new(Date32Array::from_iter_values(calls.iter().map(|call| day_of(call.event_time())))),
+        "trace_id" => {
+            Arc::new(StringArray::from_iter_values(calls.iter().map(|call| format!("{:032x}", call.received))))
+        }
+        "span_id" => {
+            Arc::new(StringArray::from_iter_values(calls.iter().map(|call| format!("{:016x}", call.received))))
+        }
         "start_time" => time(|call| call.start),
         "received_time" => time(|call| call.received),
         "time_flags" => int(|call| Some(call.time_flags)),

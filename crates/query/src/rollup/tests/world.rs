@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
+use spanlake_schema::corrections::{self, Correction};
 use spanlake_schema::{Ambient, DEFAULT_TENANT, TableSpec, model_usage, spans};
 use spanlake_storage::{Commit, CommitOutcome, Store, Table, TableSource, TableView, segment};
 use spanlake_testkit::{FaultyStore, ManualAmbient};
@@ -124,7 +125,7 @@ impl World {
             Arc::new(Table::open_or_create(&self.store(), DEFAULT_TENANT, spec).await.expect("the table opens"))
         };
         let (spans, target) = (open(&spans::SPEC).await, open(&model_usage::HOUR_SPEC).await);
-        let tables = vec![Arc::clone(&spans), Arc::clone(&target)];
+        let tables = vec![Arc::clone(&spans), Arc::clone(&target), open(&corrections::SPEC).await];
         let engine = QueryEngine::new(Arc::new(Committed(tables.clone())), query_options()).expect("an engine");
         let definition = Definition::parse(BUILT_IN[0].0, text).expect("the file is right");
         let find = |name: &str| tables.iter().find(|table| table.spec().name == name).cloned();
@@ -180,6 +181,16 @@ impl World {
         let based_on = (!removes.is_empty()).then(|| self.spans.snapshot().version);
         let outcome = self.spans.commit(commit, based_on).await.expect("the store takes commits");
         assert!(matches!(outcome, CommitOutcome::Committed(_)), "{outcome:?}");
+    }
+
+    /// Commits corrections.
+    pub(super) async fn correct(&mut self, told: &[Correction]) {
+        self.written += 1;
+        let table = Table::open_or_create(&self.store(), DEFAULT_TENANT, &corrections::SPEC).await.expect("the table");
+        let rows = corrections::batch(told).expect("rows");
+        let adds = segment::write(&table, &[rows], &format!("test-{:08}", self.written)).await.expect("segments");
+        let commit = Commit { adds, operation: "WRITE", ..Commit::default() };
+        table.commit(commit, None).await.expect("the store takes commits");
     }
 
     /// Rewrites segments of one day as one, rows unchanged.

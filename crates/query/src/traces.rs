@@ -1,0 +1,80 @@
+//! Whole traces, for settling what their spans are to the totals.
+
+use datafusion::execution::SendableRecordBatchStream;
+
+use crate::answer::Bounds;
+use crate::{Parameters, QueryEngine, QueryError};
+
+/// Settling may look at more than a person would wait for.
+const BOUNDS: Bounds = Bounds { timeout: std::time::Duration::from_secs(3_600), row_limit: usize::MAX };
+
+/// Which traces are wanted.
+#[derive(Clone, Debug)]
+pub enum TraceSelection {
+    /// These, by id in lower-case hex; anything else is no trace.
+    Ids(Vec<String>),
+    /// Those with calls that arrived in this half-open range of time, microseconds since 1970-01-01, as far as their spans
+    /// arrived in it.
+    Received(std::ops::Range<i64>),
+}
+
+impl TraceSelection {
+    fn condition(&self) -> String {
+        match self {
+            Self::Ids(ids) => {
+                let is_id = |id: &&String| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+                let ids: Vec<String> = ids.iter().filter(is_id).map(|id| format!("'{id}'")).collect();
+                if ids.is_empty() { "false".to_owned() } else { format!("trace_id IN ({})", ids.join(", ")) }
+            }
+            Self::Received(range) => {
+                let arrived = format!(
+                    "received_time >= to_timestamp_micros({}) AND received_time < to_timestamp_micros({})",
+                    range.start, range.end
+                );
+                format!(
+                    "{arrived} AND trace_id IN (SELECT trace_id FROM spans WHERE usage_role IS NOT NULL AND {arrived})"
+                )
+            }
+        }
+    }
+}
+
+impl QueryEngine {
+    /// Columns of the spans of some traces, hot ones too, as they are corrected; those of a trace follow each other.
+    ///
+    /// # Errors
+    /// As of queries.
+    pub async fn trace_spans(
+        &self,
+        tenant: &str,
+        columns: &[&str],
+        selection: &TraceSelection,
+    ) -> Result<SendableRecordBatchStream, QueryError> {
+        let (columns, condition) = (columns.join(", "), selection.condition());
+        let statement = format!("SELECT {columns} FROM spans WHERE {condition} ORDER BY trace_id");
+        let source = std::sync::Arc::clone(self.source());
+        self.sql_over(source, tenant, &statement, Parameters::None, BOUNDS).await
+    }
+
+    /// When the last of the spans arrived that came after a time, microseconds since 1970-01-01; `None` where none did.
+    ///
+    /// # Errors
+    /// As of queries.
+    pub async fn last_arrival(&self, tenant: &str, after_micros: i64) -> Result<Option<i64>, QueryError> {
+        use arrow::array::{Array, AsArray};
+        use arrow::datatypes::TimestampMicrosecondType;
+        use futures::TryStreamExt;
+
+        let statement = format!(
+            "SELECT max(received_time) FROM spans WHERE received_time >= to_timestamp_micros({after_micros})"
+        );
+        let source = std::sync::Arc::clone(self.source());
+        let stream = self.sql_over(source, tenant, &statement, Parameters::None, BOUNDS).await?;
+        let batches: Vec<arrow::record_batch::RecordBatch> = stream.try_collect().await?;
+        let last = batches.iter().find(|batch| batch.num_rows() > 0).and_then(|batch| {
+            let times = batch.column(0).as_primitive_opt::<TimestampMicrosecondType>()?;
+            times.is_valid(0).then(|| times.value(0))
+        });
+        Ok(last)
+    }
+}
