@@ -5,6 +5,8 @@
 //! files: bytes changed, files cut, lengthened, swapped, removed.
 #![no_main]
 
+mod allocated;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ use spanlake_storage::wal::{LocalDisk, Log, LogAtRest, LogOptions};
 
 const SEGMENT_BYTES: u64 = 2048;
 const FRAMES_MAX: usize = 64;
+/// Whatever lengths the files claim.
+const READING_BYTES_MAX: usize = 4 << 20;
 
 /// The input, taken byte by byte; zeros follow its end.
 struct Input<'a>(&'a [u8]);
@@ -136,5 +140,6 @@ fuzz_target!(|input: &[u8]| {
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     files.sort();
     edit(&files, &mut input);
-    read(dir.path(), &payloads);
+    let (bytes, ()) = allocated::peak_bytes(|| read(dir.path(), &payloads));
+    assert!(bytes <= READING_BYTES_MAX, "reading takes {bytes} bytes");
 });

@@ -60,7 +60,12 @@ impl<'a> Reader<'a> {
         Self { rest: body, end: body.len(), message, field: 0 }
     }
 
-    /// A reader over the bytes that the last field held.
+    /// A reader that has read its whole body, for what was read out of it before.
+    pub(crate) fn at_end(body: &'a [u8], message: &'static str) -> Self {
+        Self { rest: &[], end: body.len(), message, field: 0 }
+    }
+
+    /// A reader over the bytes that the last field held, or over a part of them.
     pub(crate) fn inner(&self, bytes: &'a [u8], message: &'static str) -> Self {
         let end = self.offset();
         Self { rest: bytes, end, message, field: 0 }

@@ -102,7 +102,8 @@ pub(super) fn hits(root: &Node, value: Value<'_>) -> Result<Vec<Hit>, NoDocument
         Value::String(text) => read(root, text, &mut hits)?,
         Value::KvList(bytes) | Value::Array(bytes) => {
             let (mut json, mut symbols) = (Vec::new(), Vec::new());
-            let reader = Reader::new(bytes, "AnyValue");
+            // Offsets of errors are not told here, so that they count from the value's own beginning.
+            let reader = Reader::at_end(bytes, "AnyValue");
             ValueWriter::default().write(&reader, value, &mut json, &mut symbols).map_err(|_| NoDocument)?;
             read(root, &json, &mut hits)?;
         }
@@ -202,5 +203,22 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
             None => while items.next_element::<IgnoredAny>()?.is_some() {},
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by fuzzing: the place of the error was computed from the beginning of the list, before which it lay.
+    #[test]
+    fn a_list_that_cannot_be_read_is_no_document() {
+        for items in [&b"\x0b"[..], b"\x0b\x0c\x0b\xff", b"\x0a\x05\x2a\x01\x0b", b"\x0a\xff", b""] {
+            for value in [Value::Array(items), Value::KvList(items)] {
+                let found = hits(&Node::default(), value).map(|hits| hits.len());
+                assert!(matches!(found, Err(NoDocument) | Ok(0)), "{items:?}");
+            }
+        }
+        assert!(hits(&Node::default(), Value::Array(b"\x0b")).is_err());
     }
 }
