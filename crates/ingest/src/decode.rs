@@ -1,6 +1,6 @@
 //! Logged requests back into rows.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
@@ -26,8 +26,10 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        let meaning = Meaning::new(Rules::built_in(), Arc::new(Pricer::new()));
-        Self { walker: Walker::new(Arc::new(meaning)) }
+        // The same for all: reading the rules takes a while.
+        static BUILT_IN: LazyLock<Arc<Meaning>> =
+            LazyLock::new(|| Arc::new(Meaning::new(Rules::built_in(), Arc::new(Pricer::new()))));
+        Self { walker: Walker::new(Arc::clone(&BUILT_IN)) }
     }
 }
 
