@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use spanlake_schema::Ambient;
 
-use super::disk::{Disk, DiskFile, write_all_at};
+use super::disk::{Disk, DiskFile, is_full, write_all_at};
 use super::frame::{u32_at, u64_at};
 use crate::{Error, ErrorKind, Result};
 
@@ -46,17 +46,20 @@ pub(crate) struct RetryFile {
     dir: PathBuf,
     disk: Arc<dyn Disk>,
     seed: u64,
-    file: Box<dyn DiskFile>,
+    /// Nothing where the disk was full when it was to be written anew: what an earlier process left is still there, and the
+    /// next records bring those that are to be kept with them.
+    file: Option<Box<dyn DiskFile>>,
+    kept: Vec<Answered>,
     /// Records in the file, those too old among them.
     records: usize,
 }
 
 impl RetryFile {
     /// Reads what an earlier process left in a log directory, keeps what `keep` says, and writes it anew. The caller
-    /// holds the directory's lock.
+    /// holds the directory's lock. A full disk is no reason not to start: what is committed then frees space.
     ///
     /// # Errors
-    /// [`ErrorKind::Retry`] where the file cannot be written.
+    /// [`ErrorKind::Retry`] where the file cannot be written though there is space.
     pub(crate) fn open(
         dir: &Path,
         disk: &Arc<dyn Disk>,
@@ -68,9 +71,13 @@ impl RetryFile {
             None => (ambient.random_u128() as u64, Vec::new()),
         };
         answered.retain(keep);
-        let file = write(dir, disk.as_ref(), seed, &answered).map_err(|error| failed(dir, error))?;
+        let (file, kept) = match write(dir, disk.as_ref(), seed, &answered) {
+            Ok(file) => (Some(file), Vec::new()),
+            Err(error) if is_full(&error) => (None, answered.clone()),
+            Err(error) => return Err(failed(dir, error)),
+        };
         let records = answered.len();
-        Ok((Self { dir: dir.to_path_buf(), disk: Arc::clone(disk), seed, file, records }, answered))
+        Ok((Self { dir: dir.to_path_buf(), disk: Arc::clone(disk), seed, file, kept, records }, answered))
     }
 
     /// What seeds the digests: as secret as the log.
@@ -88,10 +95,14 @@ impl RetryFile {
     /// # Errors
     /// [`ErrorKind::Retry`]; none of them counts as written then.
     pub(crate) fn append(&mut self, answered: &[Answered]) -> Result<()> {
+        let Some(file) = &mut self.file else {
+            let all = [&self.kept, answered].concat();
+            return self.replace(&all);
+        };
         let bytes = encode_records(self.seed, answered);
         let offset = (HEADER_BYTES + self.records * RECORD_BYTES) as u64;
-        write_all_at(self.file.as_mut(), &mut [IoSlice::new(&bytes)], offset)
-            .and_then(|()| self.file.sync())
+        write_all_at(file.as_mut(), &mut [IoSlice::new(&bytes)], offset)
+            .and_then(|()| file.sync())
             .map_err(|error| failed(&self.dir, error))?;
         self.records += answered.len();
         Ok(())
@@ -103,14 +114,16 @@ impl RetryFile {
     /// [`ErrorKind::Retry`]; the file is then as it was.
     pub(crate) fn replace(&mut self, answered: &[Answered]) -> Result<()> {
         let written = write(&self.dir, self.disk.as_ref(), self.seed, answered);
-        self.file = written.map_err(|error| failed(&self.dir, error))?;
+        self.file = Some(written.map_err(|error| failed(&self.dir, error))?);
+        self.kept = Vec::new();
         self.records = answered.len();
         Ok(())
     }
 }
 
 fn failed(dir: &Path, error: io::Error) -> Error {
-    let message = format!("cannot write the file of answered requests {}", dir.join(FILE).display());
+    let full = if is_full(&error) { "the disk of the write-ahead log is full, free some space: " } else { "" };
+    let message = format!("{full}cannot write the file of answered requests {}", dir.join(FILE).display());
     Error::new(ErrorKind::Retry, message).with_source(error)
 }
 
@@ -196,10 +209,13 @@ fn decode_record(record: &[u8], salt: u32) -> Option<Answered> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use spanlake_testkit::ManualAmbient;
     use tempfile::TempDir;
 
     use super::super::LocalDisk;
+    use super::super::faulty_disk::FaultyDisk;
     use super::*;
 
     fn answered(count: u64) -> Vec<Answered> {
@@ -228,6 +244,30 @@ mod tests {
         drop(file);
         let (file, read) = open(dir.path(), 3);
         assert_eq!((file.seed(), read), (seed, [answered(1), answered(2)].concat()));
+    }
+
+    /// Guarantee: on a full disk it opens with what it has, which stays there; once there is space, all of it is written anew.
+    #[test]
+    fn a_full_disk_does_not_keep_it_from_opening() {
+        let dir = TempDir::new().unwrap();
+        let (mut file, _) = open(dir.path(), 1);
+        file.append(&answered(3)).unwrap();
+        let seed = file.seed();
+        drop(file);
+        let faulty = Arc::new(FaultyDisk::default());
+        faulty.create_fails.store(true, Ordering::SeqCst);
+        let disk: Arc<dyn Disk> = Arc::<FaultyDisk>::clone(&faulty);
+        let (mut file, read) = RetryFile::open(dir.path(), &disk, &ManualAmbient::new(2), |_| true).unwrap();
+        assert_eq!((file.seed(), read), (seed, answered(3)));
+        let error = file.append(&answered(2)).unwrap_err();
+        assert!(error.to_string().starts_with("the disk of the write-ahead log is full, free some space: "), "{error}");
+        assert_eq!(open(dir.path(), 3).1, answered(3));
+        faulty.create_fails.store(false, Ordering::SeqCst);
+        file.append(&answered(2)).unwrap();
+        file.append(&answered(1)).unwrap();
+        drop(file);
+        let (file, read) = open(dir.path(), 4);
+        assert_eq!((file.seed(), read), (seed, [answered(3), answered(2), answered(1)].concat()));
     }
 
     /// Guarantee: wherever the file is cut, the whole records before the cut are read; whichever byte is damaged, at most one
