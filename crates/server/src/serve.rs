@@ -4,6 +4,7 @@
 //! answered during a long replay; the lake is closed last, when no request can come any more.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,9 +13,9 @@ use anyhow::Context;
 use serde_json::json;
 use spanlake_ingest::{Decoder, Ingest, IngestOptions};
 use spanlake_query::rollup::Rollups;
-use spanlake_query::{QueryEngine, QueryOptions, Views};
+use spanlake_query::{QueryEngine, QueryErrorKind, QueryOptions, Views};
 use spanlake_schema::{Ambient, System};
-use spanlake_storage::{Lake, LakeOptions, Store, TableSource};
+use spanlake_storage::{ErrorKind, Lake, LakeOptions, Store, TableSource};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::body::{BodyBudget, BodyReader};
@@ -32,6 +33,12 @@ const REQUESTS_GRACE: Duration = Duration::from_secs(10);
 
 /// Time for the log to be closed beyond `shutdown_timeout`, which flush and commit may use up.
 const CLOSING_GRACE: Duration = Duration::from_secs(2);
+
+/// How often a start is tried where the store fails meanwhile, and the waits in between, which double: a quarter of a minute in
+/// all. Beyond that whoever supervises the process has to know.
+const OPEN_TRIES: u32 = 8;
+const OPEN_WAIT_FIRST: Duration = Duration::from_millis(100);
+const OPEN_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// How a server is run, beside its configuration.
 #[derive(Clone, Copy, Debug, Default)]
@@ -130,7 +137,11 @@ async fn open(config: &Config, store: Store, decoder: Decoder, ambient: Arc<dyn 
         retry_limit_bytes: storage.retry_limit_bytes,
         ambient: Arc::clone(&ambient),
     };
-    let lake = Lake::open(lake_options, Arc::new(decoder.clone())).await?;
+    let lake = patiently(
+        async || Lake::open(lake_options.clone(), Arc::new(decoder.clone())).await,
+        |error| error.kind() == ErrorKind::Retry,
+    )
+    .await?;
     let ingest_options = IngestOptions {
         message_limit_bytes: config.ingest.message_limit_bytes,
         in_flight_limit_bytes: config.ingest.in_flight_limit_bytes,
@@ -139,8 +150,29 @@ async fn open(config: &Config, store: Store, decoder: Decoder, ambient: Arc<dyn 
     let ingest = Ingest::new(Arc::clone(&lake), ingest_options).with_decoder(&decoder);
     let source = Arc::clone(&lake) as Arc<dyn TableSource>;
     let engine = QueryEngine::with_views(source, query_options(&config.query), views(&config.query)?)?;
-    let rollups = Rollups::open(Arc::clone(&lake), Arc::clone(&engine), ambient).await.context("rollups")?;
+    let rollups = patiently(
+        async || Rollups::open(Arc::clone(&lake), Arc::clone(&engine), Arc::clone(&ambient)).await,
+        |error| error.kind == QueryErrorKind::Unavailable,
+    )
+    .await
+    .context("rollups")?;
     Ok(Services { lake, ingest, engine, rollups })
+}
+
+/// Tries again, so many times, what failed in a way that may pass.
+async fn patiently<T, E: Display>(open: impl AsyncFn() -> Result<T, E>, may_pass: impl Fn(&E) -> bool) -> Result<T, E> {
+    let mut wait = OPEN_WAIT_FIRST;
+    for tried in 1..OPEN_TRIES {
+        match open().await {
+            Err(error) if may_pass(&error) => {
+                tracing::warn!(%error, ?wait, "the store fails, starting again (try {tried} of {OPEN_TRIES})");
+            }
+            outcome => return outcome,
+        }
+        tokio::time::sleep(wait).await;
+        wait = OPEN_WAIT_MAX.min(wait * 2);
+    }
+    open().await
 }
 
 /// The engine's bounds, as configured.
