@@ -71,6 +71,7 @@
 
 pub mod delta;
 mod error;
+pub mod invariants;
 pub mod lake;
 pub mod segment;
 pub mod store;

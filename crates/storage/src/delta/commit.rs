@@ -13,6 +13,7 @@ use super::state::{Replay, State};
 use super::{Advanced, Commit, CommitOutcome, Current, Table, checkpoint, now_ms, protocol, schema};
 use crate::Store;
 use crate::error::{Error, ErrorKind, Result, store_error};
+use crate::invariants::commit_goes_on;
 use spanlake_schema::TableSpec;
 
 /// Tries against other committers.
@@ -258,7 +259,7 @@ fn settled(state: &State, commit: &Commit, based_on: Option<i64>) -> Option<Comm
     let snapshot = &state.snapshot;
     if let Some(transaction) = &commit.transaction
         && let Some(version) = snapshot.transactions.get(&transaction.app_id)
-        && (*version >= transaction.version
+        && (!commit_goes_on(Some(*version), transaction.version)
             || commit.lineage.as_ref().is_some_and(|lineage| !lineage.accepts(&snapshot.transactions, *version)))
     {
         return Some(CommitOutcome::AlreadyCommitted(snapshot.clone()));

@@ -21,7 +21,8 @@ impl Shared {
     pub(super) async fn capture(&self, tenant: &str, tables: &[&str]) -> Result<Capture> {
         for _ in 0..TRIES_MAX {
             let before = self.hot.last_position();
-            let views = tables.iter().filter_map(|table| self.view(tenant, table)).collect();
+            let views =
+                tables.iter().filter_map(|table| self.view(tenant, table).transpose()).collect::<Result<_>>()?;
             if self.hot.last_position() == before {
                 return Ok(Capture { views, writer: Some(self.app_id.clone()) });
             }

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Shared;
 use super::fence::{Fence, Fenced};
 use super::hot::{Content, Part};
+use crate::invariants::{self, may_go};
 use crate::{AddFile, AppTransaction, Commit, CommitOutcome, Error, ErrorKind, Position, Result, Table, segment};
 
 /// Tables that are written at once.
@@ -211,6 +212,11 @@ impl Job {
         let started = Instant::now();
         self.commit(shared, adds).await?;
         let seconds = started.elapsed().as_secs_f64();
+        let (position, held) = (self.part.position, shared.committed_in(&self.table.snapshot()));
+        if !may_go(position, held) {
+            let what = format!("table {} holds {held} after a commit of {position}", self.table.root());
+            return Err(invariants::broken(what));
+        }
         shared.hot.committed(&self.part);
         shared.counters.update(|stats| {
             stats.commit_seconds_total += seconds;

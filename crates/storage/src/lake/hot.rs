@@ -23,6 +23,7 @@ use super::budget::Budget;
 use super::merge::{MERGE_BATCHES, MergeRun, small_run};
 use super::spill::SpilledPart;
 use crate::Position;
+use crate::invariants::goes_on;
 
 /// A flush of one table writes at most this many days, so that far-off clocks do not make a folder each at once.
 pub(super) const DATES_MAX: usize = 8;
@@ -349,6 +350,7 @@ impl HotStore {
 
 impl State {
     fn push(&mut self, position: Position, tenant: &str, tables: Vec<Rows>) {
+        assert!(goes_on(self.last, position), "invariant: frame {position} becomes visible behind {}", self.last);
         self.last = position;
         for rows in tables {
             self.rows += rows.batch.num_rows() as u64;

@@ -50,6 +50,7 @@ use spanlake_schema::{Ambient, TableSpec};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::invariants::{self, is_undivided};
 use crate::wal::{Log, frame_bytes};
 use crate::{Error, ErrorKind, Lineage, Position, Result, Snapshot, Store, Table};
 use budget::{Budget, Reservation};
@@ -422,7 +423,7 @@ impl TableSource for Lake {
     }
 
     async fn view(&self, tenant: &str, table: &str) -> Result<Option<TableView>> {
-        Ok(self.shared.view(tenant, table))
+        self.shared.view(tenant, table)
     }
 
     async fn capture(&self, tenant: &str, tables: &[&str]) -> Result<Capture> {
@@ -432,15 +433,25 @@ impl TableSource for Lake {
 
 impl Shared {
     /// Hot rows first, then the snapshot: what a commit takes out of the former between the two is in the latter.
-    fn view(&self, tenant: &str, table: &str) -> Option<TableView> {
+    fn view(&self, tenant: &str, table: &str) -> Result<Option<TableView>> {
         let (hot, spilled) = self.hot.rows(tenant, table);
-        let table = self.tables.get(tenant, table)?;
+        let Some(table) = self.tables.get(tenant, table) else { return Ok(None) };
         let snapshot = table.snapshot();
         let committed = self.committed_in(&snapshot);
+        let in_memory = hot.iter().map(|batch| (batch.first, batch.last));
+        let in_files = spilled.iter().map(|part| (part.first, part.last));
+        if let Some((first, last)) =
+            in_memory.chain(in_files).find(|(first, last)| !is_undivided(*first, *last, committed))
+        {
+            let (root, version) = (table.root(), snapshot.version);
+            let what =
+                format!("version {version} of table {root} reaches {committed}, amid hot rows of {first} to {last}");
+            return Err(invariants::broken(what));
+        }
         let hot = hot.iter().filter(|batch| batch.first > committed).map(|batch| batch.batch.clone()).collect();
         let spilled =
             spilled.iter().filter(|part| part.first > committed).flat_map(|part| part.files.clone()).collect();
-        Some(TableView { table, snapshot, hot, spilled })
+        Ok(Some(TableView { table, snapshot, hot, spilled }))
     }
 
     /// Whether the position that a table holds was committed by this log, not by a copy of it.

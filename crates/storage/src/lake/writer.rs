@@ -12,6 +12,7 @@ use super::Shared;
 use super::budget::Reservation;
 use super::hot::Rows;
 use super::retries::Claim;
+use crate::invariants::may_go;
 use crate::wal::{Log, frame_bytes};
 use crate::{Error, ErrorKind, Frame, Position, Result};
 
@@ -208,6 +209,8 @@ fn append(log: &mut Log, shared: &Shared, group: Vec<Pending>) {
 }
 
 pub(super) fn release(log: &mut Log, shared: &Shared, position: Position) {
+    let committed = shared.hot.committed_position();
+    assert!(may_go(position, committed), "invariant: frame {position} is given up where {committed} is committed");
     // What the log tells of its requests has to outlive their frames.
     if let (Some(retries), Some(end)) = (&shared.retries, log.freed_by(position))
         && let Err(error) = retries.save(end)
