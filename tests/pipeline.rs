@@ -9,10 +9,14 @@ mod captures;
 mod clients;
 #[path = "pipeline/command_line.rs"]
 mod command_line;
+#[path = "pipeline/contention.rs"]
+mod contention;
 #[path = "pipeline/delta_files.rs"]
 mod delta_files;
 #[path = "pipeline/durability.rs"]
 mod durability;
+#[path = "pipeline/full_disk.rs"]
+mod full_disk;
 #[path = "pipeline/kept_stores.rs"]
 mod kept_stores;
 #[path = "pipeline/kills.rs"]
@@ -43,9 +47,10 @@ use prost::Message;
 use spanlake_schema::{Ambient, System};
 use spanlake_testkit::{ServerOptions, ServerProcess, Traffic, spans_of};
 
-/// How the binary under test is started: on a store and log of its own.
+/// How the binary under test is started: on a store and log of its own. SPANLAKE_BIN names another build of it, for long runs.
 fn server() -> ServerOptions {
-    ServerOptions::new(env!("CARGO_BIN_EXE_spanlake"))
+    let binary = std::env::var_os("SPANLAKE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_spanlake").into());
+    ServerOptions::new(binary)
 }
 
 /// Traffic that starts ten minutes ago, as seen by the server's clock.

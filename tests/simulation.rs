@@ -2,7 +2,7 @@
 //! fails and forgets, a clock that jumps, processes that die and start again, and others beside them on the same store.
 //!
 //! ```sh
-//! SPANLAKE_SIMULATION_SEEDS=10000 cargo test --workspace --test simulation   # from 1; forty in CI
+//! SPANLAKE_SIMULATION_SEEDS=10000 cargo test --workspace --test simulation   # from 1; two hundred in CI
 //! SPANLAKE_SIMULATION_SEED=4711 cargo test --workspace --test simulation     # the one that failed
 //! ```
 
@@ -14,9 +14,9 @@ mod world;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use spanlake_testkit::SplitMix64;
-use world::World;
+use world::{Lie, World};
 
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 200;
 /// Waiting takes most of the time of a seed: more threads than cores.
 const THREADS: usize = 4;
 
@@ -25,10 +25,11 @@ fn setting(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
 }
 
-fn run(seed: u64) {
+fn run(seed: u64, lie: Option<Lie>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut world = World::new(seed).await;
+        lie.into_iter().for_each(|lie| world.lie(lie));
         let steps = SplitMix64::new(seed).between(5, 40);
         for _ in 0..steps {
             world.step().await;
@@ -69,10 +70,21 @@ fn seeds() {
                         return;
                     }
                     let _announce = Announce(seed);
-                    run(seed);
+                    run(seed, None);
                 }
             });
         }
     });
     println!("{count} seeds from {first}");
+}
+
+/// Scenario: a disk whose syncs do nothing, a store that answers puts which it does not do, and one that overwrites commits.
+/// Guarantee: each is noticed within a few seeds: the simulation can fail.
+#[test]
+fn lies_are_noticed() {
+    for lie in [Lie::Sync, Lie::ForgottenPut, Lie::OverwrittenPut] {
+        let noticed = (1..=SEEDS).find(|seed| std::panic::catch_unwind(|| run(*seed, Some(lie))).is_err());
+        println!("{lie:?} is noticed by seed {noticed:?}");
+        assert!(noticed.is_some(), "{lie:?} goes unnoticed in {SEEDS} seeds");
+    }
 }

@@ -28,7 +28,7 @@ pub(crate) async fn verify_server(server: &ServerProcess) -> (bool, Value) {
     report(&server.options().run(&["verify", "--server", &url, "--json"]).await)
 }
 
-async fn verify_store(options: &ServerOptions, store: &str) -> (bool, Value) {
+pub(crate) async fn verify_store(options: &ServerOptions, store: &str) -> (bool, Value) {
     report(&options.run(&["verify", "--store", store, "--json"]).await)
 }
 

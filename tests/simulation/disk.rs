@@ -29,6 +29,8 @@ enum Rename {
 struct State {
     random: SplitMix64,
     per_mille: u64,
+    /// Whether syncs are answered with success and not done.
+    is_lying: bool,
     /// Calls until the process dies.
     life: Option<u64>,
     unsynced: HashMap<PathBuf, Vec<Unsynced>>,
@@ -99,6 +101,7 @@ impl SimulatedDisk {
         let state = State {
             random: SplitMix64::new(seed),
             per_mille: 0,
+            is_lying: false,
             life: None,
             unsynced: HashMap::new(),
             open: HashMap::new(),
@@ -112,6 +115,11 @@ impl SimulatedDisk {
     /// From now on so many calls in a thousand fail.
     pub(crate) fn fail(&self, per_mille: u64) {
         self.0.lock().per_mille = per_mille;
+    }
+
+    /// From now on no sync makes anything durable, and none says so. The simulation has to notice.
+    pub(crate) fn lie(&self) {
+        self.0.lock().is_lying = true;
     }
 
     /// After so many more calls all fail, until [`SimulatedDisk::crash`].
@@ -198,7 +206,9 @@ impl Disk for SimulatedDisk {
     fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
         let mut state = self.0.lock();
         state.meet()?;
-        state.renames.clear();
+        if !state.is_lying {
+            state.renames.clear();
+        }
         Ok(())
     }
 }
@@ -246,7 +256,9 @@ impl DiskFile for SimulatedFile {
             }
             return Err(error);
         }
-        state.unsynced.remove(&*self.name.lock());
+        if !state.is_lying {
+            state.unsynced.remove(&*self.name.lock());
+        }
         Ok(())
     }
 

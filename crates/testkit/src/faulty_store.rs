@@ -14,7 +14,7 @@ use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 use parking_lot::Mutex;
 
@@ -56,6 +56,11 @@ pub enum Fault {
     /// A put answers with an error and is carried out by [`FaultyStore::deliver_late`]: the request was on its way when its
     /// sender gave up, or died. Other operations fail.
     Late,
+    /// A put is answered with success and not done. Other operations are done. No store may do so: with this a test of a test
+    /// shows that it notices.
+    Forget,
+    /// As [`Fault::Late`], but whatever its condition says, over what has come there meanwhile. No store may do so either.
+    Overwrite,
 }
 
 /// One fault that waits for its operation.
@@ -176,6 +181,8 @@ impl Faults {
     /// Lets a delay pass here, so that only faults that change the answer are left.
     async fn meet(&self, operation: Operation, path: &str) -> Option<Fault> {
         let fault = self.last_breath().or_else(|| self.plan.lock().meet(operation, path));
+        let fault =
+            fault.filter(|fault| operation == Operation::Put || !matches!(fault, Fault::Forget | Fault::Overwrite));
         if let Some(Fault::Delay(time)) = fault {
             tokio::time::sleep(time).await;
             return None;
@@ -291,8 +298,11 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
         match self.meet(Operation::Put, location).await {
             None | Some(Fault::Delay(_)) => self.inner.put_opts(location, payload, opts).await,
             Some(Fault::Fail) => lost,
-            Some(Fault::Late) => {
-                let put = LatePut { location: location.clone(), payload, options: opts };
+            Some(Fault::Forget) => Ok(PutResult { e_tag: None, version: None }),
+            Some(fault @ (Fault::Late | Fault::Overwrite)) => {
+                let mode = if fault == Fault::Overwrite { PutMode::Overwrite } else { opts.mode.clone() };
+                let options = PutOptions { mode, ..opts };
+                let put = LatePut { location: location.clone(), payload, options };
                 self.faults.plan.lock().late.push(put);
                 lost
             }
@@ -322,7 +332,9 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         match self.meet(Operation::Get, location).await {
             None | Some(Fault::Delay(_)) => self.inner.get_opts(location, options).await,
-            Some(Fault::Fail | Fault::LostAnswer | Fault::Late) => Err(injected(Operation::Get, location.as_ref())),
+            Some(Fault::Fail | Fault::LostAnswer | Fault::Late | Fault::Forget | Fault::Overwrite) => {
+                Err(injected(Operation::Get, location.as_ref()))
+            }
             Some(Fault::Truncate) => {
                 let whole = self.inner.get_opts(location, options).await?;
                 Ok(break_off(whole, location.to_string()))
@@ -376,7 +388,9 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         match self.meet(Operation::Copy, to).await {
-            None | Some(Fault::Delay(_)) => self.inner.copy_opts(from, to, options).await,
+            None | Some(Fault::Delay(_) | Fault::Forget | Fault::Overwrite) => {
+                self.inner.copy_opts(from, to, options).await
+            }
             Some(Fault::Fail | Fault::Truncate | Fault::Late) => Err(injected(Operation::Copy, to.as_ref())),
             Some(Fault::LostAnswer) => {
                 self.inner.copy_opts(from, to, options).await?;
@@ -387,7 +401,9 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         match self.meet(Operation::Copy, to).await {
-            None | Some(Fault::Delay(_)) => self.inner.rename_opts(from, to, options).await,
+            None | Some(Fault::Delay(_) | Fault::Forget | Fault::Overwrite) => {
+                self.inner.rename_opts(from, to, options).await
+            }
             Some(Fault::Fail | Fault::Truncate | Fault::Late) => Err(injected(Operation::Copy, to.as_ref())),
             Some(Fault::LostAnswer) => {
                 self.inner.rename_opts(from, to, options).await?;

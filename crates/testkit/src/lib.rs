@@ -26,6 +26,7 @@
 mod ambient;
 mod faulty_store;
 mod otlp_client;
+mod promise;
 mod random;
 mod s3_faults;
 mod s3_server;
@@ -38,6 +39,7 @@ pub use faulty_store::{Fault, FaultyStore, Operation};
 pub use otlp_client::{
     Compression, GrpcAnswer, GrpcOptions, HttpAnswer, HttpClient, JSON, OtlpGrpcClient, PROTOBUF, RpcStatus, Service,
 };
+pub use promise::stored_as_promised;
 pub use random::SplitMix64;
 pub use s3_faults::S3Fault;
 pub use s3_server::S3Server;
