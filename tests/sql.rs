@@ -1,9 +1,12 @@
 //! SQL as users write it, kept in `tests/slt/*.slt` with the answers they get.
 //!
 //! The engine runs in this process over a lake in a temporary directory, filled through OTLP with the spans of
-//! `tests/sql/traffic.rs`; half of them are committed, the others hot. After an intended change of answers,
-//! `SLT_COMPLETE=1 cargo test --test sql` writes the new ones into the files: read the difference before you keep it.
+//! `tests/sql/traffic.rs`, for the files of `tests/slt/agents` with all three signals of `tests/sql/agents.rs`; half of them
+//! are committed, the others hot. After an intended change of answers, `SLT_COMPLETE=1 cargo test --test sql` writes the
+//! new ones into the files: read the difference before you keep it.
 
+#[path = "sql/agents.rs"]
+mod agents;
 #[path = "sql/traffic.rs"]
 mod traffic;
 
@@ -31,7 +34,10 @@ struct FilledLake {
     _directory: tempfile::TempDir,
 }
 
-async fn fill() -> FilledLake {
+/// What a lake is filled with: bodies that are committed, and bodies that stay hot.
+type Bodies = [Vec<(Signal, Vec<u8>)>; 2];
+
+async fn fill([committed, hot]: Bodies) -> FilledLake {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let ambient = Arc::new(ManualAmbient::new(1));
     let options = LakeOptions {
@@ -50,18 +56,21 @@ async fn fill() -> FilledLake {
     let lake = Lake::open(options, Arc::new(Decoder::default())).await.expect("a lake");
     let options = IngestOptions { message_limit_bytes: 1 << 20, in_flight_limit_bytes: 8 << 20, ambient };
     let ingest = Ingest::new(Arc::clone(&lake), options);
-    let send = async |request: opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest| {
-        let request = Request {
-            tenant: DEFAULT_TENANT.to_owned(),
-            content_type: ContentType::Protobuf,
-            content_encoding: ContentEncoding::Identity,
-            body: request.encode_to_vec().into(),
-        };
-        ingest.export(Signal::Traces, request).await.expect("stored")
+    let send = async |bodies: Vec<(Signal, Vec<u8>)>| {
+        for (signal, body) in bodies {
+            let request = Request {
+                tenant: DEFAULT_TENANT.to_owned(),
+                content_type: ContentType::Protobuf,
+                content_encoding: ContentEncoding::Identity,
+                body: body.into(),
+            };
+            let outcome = ingest.export(signal, request).await.expect("stored");
+            assert!(outcome.stored > 0 && outcome.rejected == 0, "{outcome:?}");
+        }
     };
-    assert_eq!(send(traffic::shop()).await.stored, 5);
+    send(committed).await;
     lake.flush().await.expect("committed");
-    assert_eq!(send(traffic::desk()).await.stored, 3);
+    send(hot).await;
 
     let options = QueryOptions {
         memory_limit_bytes: 256 << 20,
@@ -131,8 +140,8 @@ fn rows(batch: &RecordBatch) -> Vec<Vec<String>> {
         .collect()
 }
 
-fn files() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt");
+fn files(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let entries = std::fs::read_dir(&folder).expect("the folder of .slt files");
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "slt"));
@@ -142,15 +151,29 @@ fn files() -> Vec<PathBuf> {
 
 #[test]
 fn every_statement_gets_its_answer() {
+    let traces = |request: opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest| {
+        vec![(Signal::Traces, request.encode_to_vec())]
+    };
+    let wrong = wrong_answers(files("tests/slt"), [traces(traffic::shop()), traces(traffic::desk())]);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn every_statement_about_agents_gets_its_answer() {
+    let wrong = wrong_answers(files("tests/slt/agents"), agents::bodies());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+/// Runs files over a lake of their own. Returns what has another answer than the files say.
+fn wrong_answers(files: Vec<PathBuf>, bodies: Bodies) -> Vec<String> {
     let runtime = Arc::new(Runtime::new().expect("a runtime"));
-    let lake = runtime.block_on(fill());
+    let lake = runtime.block_on(fill(bodies));
     let connect = || {
         let connection = Connection { runtime: Arc::clone(&runtime), engine: Arc::clone(&lake.engine) };
         async move { Ok(connection) }
     };
     let complete = std::env::var_os("SLT_COMPLETE").is_some();
-    let files = files();
-    assert!(files.len() >= 5, "only {} files", files.len());
+    assert!(files.len() >= 2, "only {} files", files.len());
     let mut wrong = Vec::new();
     for file in files {
         let mut runner = Runner::new(connect);
@@ -164,5 +187,5 @@ fn every_statement_gets_its_answer() {
         };
         wrong.extend(outcome.err());
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    wrong
 }

@@ -1,7 +1,9 @@
 -- name: tool_calls
 -- description: Tool calls: the spans in which a tool ran, with what ran, how long and how it ended
 --
--- What a tool was given and gave back stands in messages, under the same trace_id and span_id.
+-- What a tool was given and gave back stands in messages, under the same trace_id and span_id. A tool of a Model Context
+-- Protocol server may be told twice, by its client and by its server: kind tells which (CLIENT, SERVER; INTERNAL where it ran
+-- in the caller itself).
 SELECT
     date,
     trace_id,
@@ -14,8 +16,16 @@ SELECT
     scope_name,
     dialect,
     name,
+    kind,
     tool_name,
+    tool_type,
     tool_call_id,
+    mcp_method,
+    mcp_session_id,
+    mcp_protocol_version,
+    jsonrpc_request_id,
+    rpc_response_status_code,
+    server_address,
     agent_name,
     workflow_name,
     conversation_id,

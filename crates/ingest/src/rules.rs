@@ -296,7 +296,7 @@ impl Rules {
             let known = known.ok_or_else(|| format!("spans has no column `{name}`"))?;
             let target = Target::of(known).ok_or_else(|| format!("no fact can be read into `{name}`"))?;
             let promoted = spans::PROMOTED.iter().position(|promoted| promoted.column == name).map(|at| at as u8);
-            let others = ["http_", "db_", "server_", "error_type", "user_id", "session_id"];
+            let others = ["http_", "db_", "server_", "rpc_", "jsonrpc_", "error_type", "user_id", "session_id"];
             let is_genai = !others.iter().any(|other| name.starts_with(other));
             FactRule { column: known.name, read_as, target: Some(target), promoted, is_genai }
         };

@@ -33,11 +33,16 @@ macro_rules! built_in {
 /// The views that come with the product: file and text.
 const BUILT_IN: &[(&str, &str)] = built_in![
     "agents",
+    "client_operation_duration",
+    "client_token_usage",
     "completeness",
     "conversations",
     "cost_disagreements",
+    "evaluations",
     "llm_calls",
     "messages",
+    "metric_totals",
+    "retrievals",
     "slow_calls",
     "tool_calls",
     "unpriced_models",
