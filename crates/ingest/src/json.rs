@@ -26,9 +26,11 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod transcode;
+mod tree;
 mod value;
 
 pub use error::JsonError;
+pub(crate) use tree::{Json, Object, parse as parse_tree};
 
 use crate::signal::Signal;
 

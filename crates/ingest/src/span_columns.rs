@@ -231,7 +231,7 @@ impl<T: Table> Columns<T> {
     /// Columns sized for a body of so many bytes with about so many rows.
     pub(crate) fn new(rows: usize, body_bytes: usize) -> Self {
         let mut maps = vec![TextMap::default(); count::<T>(ColumnType::TextMap)];
-        maps[slot_in(T::SPEC.columns, "attributes")] = TextMap::with_capacity(rows, body_bytes);
+        maps[slot_in(T::SPEC.columns, "attributes")] = TextMap::with_capacity(rows, body_bytes / 8);
         let mut texts = vec![Text::with_capacity(0, 0); count::<T>(ColumnType::Text)];
         for (column, characters) in T::IDS {
             texts[slot_in(T::SPEC.columns, column)] = Text::with_capacity(rows, rows * characters);

@@ -13,7 +13,8 @@ pub const VIEW: &str = "messages";
 /// Parts of at least so many bytes stand in `message_contents`.
 pub const INLINE_BYTES_MAX: usize = 1024;
 
-/// Hexadecimal digits of `content_hash`: the first 128 bits of the content's SHA-256.
+/// Hexadecimal digits of `content_hash`: of contents in `message_contents` the first 128 bits of their SHA-256, by which they are
+/// found; of shorter ones, which stand in their rows, XXH3 of 128 bits, by which equal ones are told.
 pub const HASH_DIGITS: usize = 32;
 
 /// The table `message_parts`: one row a message part, as told.
@@ -45,11 +46,7 @@ pub const PARTS_SPEC: TableSpec = TableSpec {
         ),
         Column::optional("content", Text, "The part; NULL where it is told empty, or stands in message_contents"),
         Column::required("content_bytes", Int64, "Bytes of the part"),
-        Column::optional(
-            "content_hash",
-            Text,
-            "First 32 hex digits of the SHA-256 of the part; NULL where it is empty",
-        ),
+        Column::optional("content_hash", Text, "128 bits in hex, equal for equal parts; NULL where it is empty"),
         Column::optional("tool_name", Text, "The tool that is called, defined, or that answered"),
         Column::optional("tool_call_id", Text, "The call"),
         Column::optional("finish_reason", Text, "Why the model stopped; on answers"),

@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value as Json};
-
 use super::message::{self, Message, Part};
 use super::rules::{ContentRules, Hit, NameRule, ReadAs};
 use super::{CONTENT, Direction, Told};
+use crate::json::{Json, Object, parse_tree};
 use crate::value::{Attribute, Value, ValueWriter};
 use crate::wire::Reader;
 
@@ -129,11 +128,13 @@ impl Collector {
     /// The text of a value, where it is of a form that the rule reads.
     pub(super) fn text<'a>(&mut self, reader: &Reader<'a>, value: Value<'a>, read_as: ReadAs) -> Option<Cow<'a, str>> {
         match value {
-            Value::String(bytes) => {
-                let text = String::from_utf8_lossy(bytes);
-                self.repaired += u64::from(matches!(text, Cow::Owned(_)));
-                Some(text)
-            }
+            Value::String(bytes) => Some(match simdutf8::basic::from_utf8(bytes) {
+                Ok(text) => text.into(),
+                Err(_) => {
+                    self.repaired += 1;
+                    String::from_utf8_lossy(bytes)
+                }
+            }),
             Value::Array(_) | Value::KvList(_) if !matches!(read_as, ReadAs::Role | ReadAs::FinishReason) => {
                 self.json(reader, value).map(Cow::Owned)
             }
@@ -262,9 +263,11 @@ impl<'a> Draft<'a> {
         }
         if !answers {
             let more = [("name", self.name), ("tool_call_id", self.call_id)];
-            let told =
-                more.into_iter().filter_map(|(key, value)| Some((key.to_owned(), Json::String(value?.into_owned()))));
-            message.details.extend(told);
+            for (key, value) in more {
+                if let Some(value) = value {
+                    message.details.insert(key.into(), Json::String(value));
+                }
+            }
         }
         (!message.parts.is_empty()).then_some(message)
     }
@@ -272,22 +275,26 @@ impl<'a> Draft<'a> {
     fn definition(self) -> Option<Message<'a>> {
         let Tool { description, parameters, schema } = self.tool;
         if let Some(schema) = schema {
-            let parsed = serde_json::from_str(&schema).ok();
-            let name = parsed.map(message::tool).and_then(|part| part.tool_name);
+            let name = parse_tree(&schema).map(message::tool).and_then(|part| part.tool_name);
+            let name = name.map(|name| Cow::Owned(name.into_owned()));
             let part = Part { tool_name: self.name.or(name), ..Part::new("tool", schema) };
             return Some(Message::of(None, part));
         }
         if self.name.is_none() && description.is_none() && parameters.is_none() {
             return None;
         }
-        let mut object = Map::new();
-        let texts = [("name", self.name.as_deref()), ("description", description.as_deref())];
-        object.extend(texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text?.into()))));
-        if let Some(parameters) = parameters {
-            let json = serde_json::from_str(&parameters).unwrap_or_else(|_| Json::String(parameters.into_owned()));
-            object.insert("parameters".to_owned(), json);
+        let mut object = Object::default();
+        for (key, text) in [("name", self.name.as_deref()), ("description", description.as_deref())] {
+            if let Some(text) = text {
+                object.insert(key.into(), Json::String(text.into()));
+            }
         }
-        let part = Part { tool_name: self.name, ..Part::new("tool", Json::Object(object).to_string()) };
+        if let Some(parameters) = &parameters {
+            let json = parse_tree(parameters).unwrap_or(Json::String(parameters.as_ref().into()));
+            object.insert("parameters".into(), json);
+        }
+        let text = Json::Object(object).to_string();
+        let part = Part { tool_name: self.name, ..Part::new("tool", text) };
         Some(Message::of(None, part))
     }
 }
@@ -299,9 +306,9 @@ impl<'a> DraftPart<'a> {
             (_, Some(_)) => "image".into(),
             _ => "text".into(),
         };
-        let mut details = Map::new();
+        let mut details = Object::default();
         if let (Some(_), Some(image)) = (&self.text, &self.image) {
-            details.insert("image".to_owned(), Json::String(image.clone().into_owned()));
+            details.insert("image".into(), Json::String(image.clone()));
         }
         Part { kind, content: self.text.or(self.image), details, ..Part::default() }
     }

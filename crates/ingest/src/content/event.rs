@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value as Json};
-
 use super::attributes::Collector;
 use super::message::{self, Message};
 use super::rules::{ContentRules, EventRule, ReadAs};
 use super::{CONTENT, Direction, Told};
+use crate::json::{Json, Object};
 use crate::value::{Attribute, Value};
 use crate::wire::Reader;
 
@@ -60,11 +59,9 @@ impl Collector {
     fn body<'r: 'a, 'a>(&mut self, reader: &Reader<'a>, body: Value<'a>, rule: &'r EventRule) -> Option<Message<'a>> {
         let text = self.text(reader, body, ReadAs::Parts)?;
         let is_text = matches!(body, Value::String(_));
-        match serde_json::from_str(&text) {
-            Ok(Json::Object(object)) if !is_text || message::is_told(&object) => Some(with_role(object, rule)),
-            Ok(Json::Array(_)) | Err(_) => Some(message::parts(text, rule.role.as_deref())),
-            Ok(_) if is_text => Some(message::parts(text, rule.role.as_deref())),
-            Ok(_) => None,
+        match message::structure(&text) {
+            Some(Json::Object(object)) if !is_text || message::is_told(&object) => Some(with_role(object, rule)),
+            _ => Some(message::parts(text, rule.role.as_deref())),
         }
     }
 
@@ -78,7 +75,7 @@ impl Collector {
     ) -> Option<Message<'a>> {
         let names = &rules.event_attributes;
         let is = |names: &[String], key: &[u8]| names.iter().any(|name| name.as_bytes() == key);
-        let mut object = Map::new();
+        let mut object = Object::default();
         let mut holding = Vec::new();
         let mut whole = None;
         for (index, attribute) in attributes.iter().enumerate() {
@@ -98,10 +95,10 @@ impl Collector {
             if is_content {
                 holding.push(index);
                 // Content may be JSON text: of parts, or of calls.
-                let json = message::content_json(&key, &text).unwrap_or_else(|| Json::String(text.into_owned()));
-                object.insert(key.into_owned(), json);
+                let json = message::content_json(&key, &text).unwrap_or(Json::String(text));
+                object.insert(key, json);
             } else if matches!(&*key, "role" | "id" | "name" | "finish_reason" | "tool_call_id") {
-                object.insert(key.into_owned(), Json::String(text.into_owned()));
+                object.insert(key, Json::String(text));
             }
         }
         let index = attributes.iter().find_map(|attribute| match (attribute.key, attribute.value) {
@@ -125,13 +122,13 @@ impl Collector {
 }
 
 /// A message out of an object; its role is the event's where it tells none.
-fn with_role(mut object: Map<String, Json>, rule: &EventRule) -> Message<'static> {
+fn with_role<'a>(mut object: Object<'a>, rule: &'a EventRule) -> Message<'a> {
     let inner = object.get("message").and_then(|inner| inner.get("role"));
     if let Some(role) = &rule.role
         && inner.is_none()
         && !object.get("role").is_some_and(Json::is_string)
     {
-        object.insert("role".to_owned(), Json::String(role.clone()));
+        object.insert("role".into(), Json::String(role.into()));
     }
     message::message(object)
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value as Json};
+use crate::json::{Json, Object, parse_tree};
 
 /// A message: who spoke, and the parts.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -13,7 +13,7 @@ pub(super) struct Message<'a> {
     /// The place that the message itself tells, as choices do.
     pub(super) index: Option<i64>,
     /// What else it told.
-    pub(super) details: Map<String, Json>,
+    pub(super) details: Object<'a>,
 }
 
 /// A part of a message.
@@ -23,7 +23,7 @@ pub(super) struct Part<'a> {
     pub(super) content: Option<Cow<'a, str>>,
     pub(super) tool_name: Option<Cow<'a, str>>,
     pub(super) tool_call_id: Option<Cow<'a, str>>,
-    pub(super) details: Map<String, Json>,
+    pub(super) details: Object<'a>,
 }
 
 impl<'a> Part<'a> {
@@ -53,21 +53,30 @@ const BYTES_PER_COMMA_MIN: usize = 8;
 
 /// JSON that is worth reading: an array or an object. `None` for all other text, broken JSON and heaps of tiny values
 /// included.
-fn structure(text: &str) -> Option<Json> {
+pub(super) fn structure<'a>(text: &Cow<'a, str>) -> Option<Json<'a>> {
+    match text {
+        Cow::Borrowed(text) => structure_in(text),
+        Cow::Owned(text) => structure_in(text).map(Json::into_owned),
+    }
+}
+
+fn structure_in(text: &str) -> Option<Json<'_>> {
     if !text.trim_start().starts_with(['[', '{']) {
         return None;
     }
-    let commas = memchr::memchr_iter(b',', text.as_bytes()).count();
-    if commas > COMMAS_FREE && (commas > COMMAS_MAX || text.len() / commas < BYTES_PER_COMMA_MIN) {
-        return None;
+    if text.len() > COMMAS_FREE {
+        let commas = memchr::memchr_iter(b',', text.as_bytes()).count();
+        if commas > COMMAS_FREE && (commas > COMMAS_MAX || text.len() / commas < BYTES_PER_COMMA_MIN) {
+            return None;
+        }
     }
-    serde_json::from_str(text).ok()
+    parse_tree(text)
 }
 
 /// The messages in a text; where it holds none that are understood, it is one message itself.
 pub(super) fn messages<'a>(text: Cow<'a, str>, role: Option<&'a str>) -> Vec<Message<'a>> {
     let found = match structure(&text) {
-        Some(Json::Array(items)) => list(items, role),
+        Some(Json::Array(array)) => list(array.items, role).ok(),
         Some(Json::Object(object)) => wrapped(object, role),
         _ => None,
     };
@@ -77,7 +86,7 @@ pub(super) fn messages<'a>(text: Cow<'a, str>, role: Option<&'a str>) -> Vec<Mes
 /// The parts in a text, as one message.
 pub(super) fn parts<'a>(text: Cow<'a, str>, role: Option<&'a str>) -> Message<'a> {
     let parts: Vec<Part<'a>> = match structure(&text) {
-        Some(Json::Array(items)) => items.into_iter().map(|item| -> Part<'a> { part(item) }).collect(),
+        Some(Json::Array(array)) => array.items.into_iter().map(part).collect(),
         Some(Json::Object(object)) => vec![part(Json::Object(object))],
         _ => vec![Part::new("text", text)],
     };
@@ -86,7 +95,7 @@ pub(super) fn parts<'a>(text: Cow<'a, str>, role: Option<&'a str>) -> Message<'a
 
 /// The parts that the content of a message holds as JSON text: only where every item is a part of a known type, since a
 /// prompt may be JSON itself.
-pub(super) fn content_parts(text: &str) -> Option<Vec<Part<'static>>> {
+pub(super) fn content_parts<'a>(text: &Cow<'a, str>) -> Option<Vec<Part<'a>>> {
     const KNOWN: &[&str] = &[
         "text",
         "input_text",
@@ -107,15 +116,17 @@ pub(super) fn content_parts(text: &str) -> Option<Vec<Part<'static>>> {
         "reasoning",
         "refusal",
     ];
-    let Some(Json::Array(items)) = structure(text) else { return None };
-    let known = |item: &Json| item.get("type").and_then(Json::as_str).is_some_and(|kind| KNOWN.contains(&kind));
+    let items = array(structure(text)?)?;
+    let known = |item: &Json<'_>| item.get("type").and_then(Json::as_str).is_some_and(|kind| KNOWN.contains(&kind));
     (!items.is_empty() && items.iter().all(known)).then(|| items.into_iter().map(part).collect())
 }
 
 /// Tool calls in a text, as parts.
 pub(super) fn calls(text: Cow<'_, str>) -> Vec<Part<'_>> {
     match structure(&text) {
-        Some(Json::Array(items)) if items.iter().all(Json::is_object) => items.into_iter().map(call).collect(),
+        Some(Json::Array(array)) if array.items.iter().all(Json::is_object) => {
+            array.items.into_iter().map(call).collect()
+        }
         Some(Json::Object(object)) => vec![call(Json::Object(object))],
         _ => vec![Part::new("tool_call", text)],
     }
@@ -125,30 +136,30 @@ pub(super) fn calls(text: Cow<'_, str>) -> Vec<Part<'_>> {
 pub(super) fn definitions(text: Cow<'_, str>) -> Vec<Message<'_>> {
     let definition = |part| Message::of(None, part);
     match structure(&text) {
-        Some(Json::Array(items)) => items.into_iter().map(|item| definition(tool(item))).collect(),
+        Some(Json::Array(array)) => array.items.into_iter().map(|item| definition(tool(item))).collect(),
         Some(object) => vec![definition(tool(object))],
         None => vec![definition(Part::new("tool", text))],
     }
 }
 
 /// A tool definition: kept whole, its name beside it.
-pub(super) fn tool(item: Json) -> Part<'static> {
+pub(super) fn tool(item: Json<'_>) -> Part<'_> {
     // Some lists hold each definition as text.
-    let parsed = item.as_str().and_then(structure);
+    let parsed = item.as_str().and_then(structure_in);
     let object = parsed.as_ref().unwrap_or(&item);
     let name = object
         .get("name")
         .or_else(|| object.get("function")?.get("name"))
         .or_else(|| object.get("toolSpec")?.get("name"));
     let tool_name = name.and_then(Json::as_str).map(|name| Cow::Owned(name.to_owned()));
-    Part { tool_name, ..Part::new("tool", text(item)) }
+    Part { tool_name, ..Part::new("tool", item.into_text()) }
 }
 
 /// The messages in the whole answer of a provider; `None` where it is none.
-pub(super) fn answer<'a>(text: &str, role: Option<&'a str>) -> Option<Vec<Message<'a>>> {
+pub(super) fn answer<'a>(text: &Cow<'a, str>, role: Option<&'a str>) -> Option<Vec<Message<'a>>> {
     let Some(Json::Object(mut object)) = structure(text) else { return None };
     for key in ["choices", "candidates", "output"] {
-        if let Some(Json::Array(items)) = object.remove(key) {
+        if let Some(items) = object.remove(key).and_then(array) {
             let messages = items.into_iter().map(|item| match item {
                 Json::Object(object) if is_message(&object) || object.contains_key("text") => {
                     message(object).or_role(role)
@@ -158,38 +169,47 @@ pub(super) fn answer<'a>(text: &str, role: Option<&'a str>) -> Option<Vec<Messag
             return Some(messages.collect());
         }
     }
-    let told = ["content", "message", "response", "completion"].iter().any(|key| object.contains_key(*key));
+    let told = ["content", "message", "response", "completion"].iter().any(|key| object.contains_key(key));
     told.then(|| vec![message(object).or_role(role)])
 }
 
-fn list<'a>(items: Vec<Json>, role: Option<&'a str>) -> Option<Vec<Message<'a>>> {
+/// The items of an array.
+fn array(json: Json<'_>) -> Option<Vec<Json<'_>>> {
+    match json {
+        Json::Array(array) => Some(array.items),
+        _ => None,
+    }
+}
+
+/// The messages in a list; the list itself where it holds none.
+fn list<'a>(items: Vec<Json<'a>>, role: Option<&'a str>) -> Result<Vec<Message<'a>>, Vec<Json<'a>>> {
     if items.is_empty() {
-        return None;
+        return Err(items);
     }
     if items.iter().all(Json::is_string) {
-        return Some(items.into_iter().map(|item| Message::of(role, Part::new("text", text(item)))).collect());
+        return Ok(items.into_iter().map(|item| Message::of(role, Part::new("text", item.into_text()))).collect());
     }
     if items.iter().all(|item| item.as_object().is_some_and(is_message)) {
         let objects = items.into_iter().filter_map(|item| match item {
             Json::Object(object) => Some(message(object).or_role(role)),
             _ => None,
         });
-        return Some(objects.collect());
+        return Ok(objects.collect());
     }
     if items.iter().all(|item| item.get("type").is_some_and(Json::is_string)) {
         let parts = items.into_iter().map(part).collect();
-        return Some(vec![Message { role: role.map(Cow::Borrowed), parts, ..Message::default() }]);
+        return Ok(vec![Message { role: role.map(Cow::Borrowed), parts, ..Message::default() }]);
     }
-    None
+    Err(items)
 }
 
-fn is_message(object: &Map<String, Json>) -> bool {
-    ["role", "message", "parts", "tool_calls", "finish_reason"].iter().any(|key| object.contains_key(*key))
+fn is_message(object: &Object<'_>) -> bool {
+    ["role", "message", "parts", "tool_calls", "finish_reason"].iter().any(|key| object.contains_key(key))
         || object.contains_key("content") && !object.contains_key("type")
 }
 
 /// `{"system": …, "messages": […]}`, `{"prompt": …}`, or a message by itself.
-fn wrapped<'a>(mut object: Map<String, Json>, role: Option<&'a str>) -> Option<Vec<Message<'a>>> {
+fn wrapped<'a>(mut object: Object<'a>, role: Option<&'a str>) -> Option<Vec<Message<'a>>> {
     let is_prompt = object.get("prompt").is_some_and(|prompt| prompt.is_string() || prompt.is_array());
     if !is_prompt && !object.get("messages").is_some_and(Json::is_array) {
         return is_message(&object).then(|| vec![message(object).or_role(role)]);
@@ -198,17 +218,19 @@ fn wrapped<'a>(mut object: Map<String, Json>, role: Option<&'a str>) -> Option<V
     if object.get("system").is_some_and(Json::is_string)
         && let Some(system) = object.remove("system")
     {
-        messages.push(Message::of(Some("system"), Part::new("text", text(system))));
+        messages.push(Message::of(Some("system"), Part::new("text", system.into_text())));
     }
     for key in ["prompt", "messages"] {
         match object.remove(key) {
-            Some(Json::Array(items)) => {
-                let whole = Json::Array(items.clone());
-                let found = list(items, role);
-                messages.extend(found.unwrap_or_else(|| vec![Message::of(role, Part::new("text", text(whole)))]));
-            }
             Some(Json::Null) | None => {}
-            Some(prompt) => messages.push(Message::of(role, Part::new("text", text(prompt)))),
+            Some(Json::Array(mut array)) => match list(std::mem::take(&mut array.items), role) {
+                Ok(mut found) => messages.append(&mut found),
+                Err(items) => {
+                    array.items = items;
+                    messages.push(Message::of(role, Part::new("text", Json::Array(array).into_text())));
+                }
+            },
+            Some(prompt) => messages.push(Message::of(role, Part::new("text", prompt.into_text()))),
         }
     }
     if let Some(first) = messages.first_mut() {
@@ -218,7 +240,7 @@ fn wrapped<'a>(mut object: Map<String, Json>, role: Option<&'a str>) -> Option<V
 }
 
 /// A message out of an object, in any of the shapes: of OpenTelemetry, of the chat APIs, of choices and candidates.
-pub(super) fn message(mut object: Map<String, Json>) -> Message<'static> {
+pub(super) fn message(mut object: Object<'_>) -> Message<'_> {
     let mut message = match object.remove("message") {
         Some(Json::Object(inner)) => self::message(inner),
         Some(other) => Message { parts: inner_parts(other), ..Message::default() },
@@ -236,7 +258,7 @@ pub(super) fn message(mut object: Map<String, Json>) -> Message<'static> {
         if object.get(key).is_some_and(Json::is_string)
             && let Some(reasoning) = object.remove(key)
         {
-            message.parts.push(Part::new("reasoning", text(reasoning)));
+            message.parts.push(Part::new("reasoning", reasoning.into_text()));
         }
     }
     for key in ["parts", "content", "text", "response", "completion"] {
@@ -244,13 +266,12 @@ pub(super) fn message(mut object: Map<String, Json>) -> Message<'static> {
             message.parts.append(&mut inner_parts(content));
         }
     }
-    if let Some(refusal) = object.get("refusal").filter(|refusal| refusal.is_string()).cloned() {
-        object.remove("refusal");
-        message.parts.push(Part::new("refusal", text(refusal)));
+    if let Some(refusal) = take_text(&mut object, &["refusal"]) {
+        message.parts.push(Part::new("refusal", refusal));
     }
     for key in ["tool_calls", "toolCalls"] {
         match object.remove(key) {
-            Some(Json::Array(items)) => message.parts.extend(items.into_iter().map(call)),
+            Some(Json::Array(array)) => message.parts.extend(array.items.into_iter().map(call)),
             Some(Json::Null) | None => {}
             Some(other) => message.parts.push(call(other)),
         }
@@ -265,13 +286,13 @@ pub(super) fn message(mut object: Map<String, Json>) -> Message<'static> {
     if message.parts.len() > 1 {
         message.parts.retain(|part| part.kind != "text" || part.content.as_ref().is_some_and(|text| !text.is_empty()));
     }
-    object.retain(|_, value| !value.is_null());
+    object.drop_nulls();
     message.details.append(&mut object);
     message
 }
 
 /// What a tool answered is a result, tied to its call by an id.
-fn answer_of_tool(message: &mut Message<'_>, object: &mut Map<String, Json>) {
+fn answer_of_tool<'a>(message: &mut Message<'a>, object: &mut Object<'a>) {
     if !matches!(message.role.as_deref(), Some("tool" | "function")) {
         return;
     }
@@ -285,28 +306,32 @@ fn answer_of_tool(message: &mut Message<'_>, object: &mut Map<String, Json>) {
 }
 
 /// The parts of what stands in `content`.
-fn inner_parts(content: Json) -> Vec<Part<'static>> {
+fn inner_parts(content: Json<'_>) -> Vec<Part<'_>> {
     match content {
         Json::Null => Vec::new(),
-        Json::Array(items) => items.into_iter().map(part).collect(),
+        Json::Array(array) => array.items.into_iter().map(part).collect(),
         // Gemini wraps them once more.
-        Json::Object(mut object) if object.get("parts").is_some_and(Json::is_array) => match object.remove("parts") {
-            Some(Json::Array(items)) => items.into_iter().map(part).collect(),
-            _ => Vec::new(),
-        },
+        Json::Object(mut object) if object.get("parts").is_some_and(Json::is_array) => {
+            let items = object.remove("parts").and_then(array).unwrap_or_default();
+            items.into_iter().map(part).collect()
+        }
         other => vec![part(other)],
     }
 }
 
 /// A part out of JSON. One of an unknown type is kept whole, under its type.
-pub(super) fn part(json: Json) -> Part<'static> {
+pub(super) fn part(json: Json<'_>) -> Part<'_> {
     let mut object = match json {
         Json::Object(object) => object,
-        other => return Part::new("text", text(other)),
+        other => return Part::new("text", other.into_text()),
     };
-    let told = object.get("type").and_then(Json::as_str).map(|kind| kind.replace('-', "_"));
-    let kind = told.unwrap_or_else(|| kind_of_key(&object).to_owned());
-    let (kind, keys): (&str, &[&str]) = match kind.as_str() {
+    let told = object.get("type").and_then(Json::as_str);
+    let kind = match told {
+        Some(kind) if kind.contains('-') => kind.replace('-', "_").into(),
+        Some(kind) => Cow::Borrowed(kind),
+        None => kind_of_key(&object).into(),
+    };
+    let (kind, keys): (&str, &[&str]) = match &*kind {
         "text" | "input_text" | "output_text" => ("text", &["text", "content"]),
         "reasoning" | "thinking" => ("reasoning", &["content", "thinking", "text"]),
         "refusal" => ("refusal", &["refusal", "content"]),
@@ -322,24 +347,27 @@ pub(super) fn part(json: Json) -> Part<'static> {
         "blob" => ("blob", &["content", "data"]),
         "uri" => ("uri", &["uri"]),
         "file" => ("file", &["file_id", "content", "data"]),
-        _ => return Part { kind: kind.into(), ..Part::new("", Json::Object(object).to_string()) },
+        _ => {
+            let kind = kind.into_owned().into();
+            return Part { kind, ..Part::new("", Json::Object(object).into_text()) };
+        }
     };
     let Some(content) = keys.iter().find_map(|key| take_content(&mut object, key)) else {
-        return Part::new(kind, Json::Object(object).to_string());
+        return Part::new(kind, Json::Object(object).into_text());
     };
     object.remove("type");
     let modality = take_text(&mut object, &["modality"]);
     let kind = match (kind, modality) {
         ("blob" | "uri" | "file", Some(modality)) => modality,
         ("blob", None) => "file".into(),
-        _ => kind.to_owned().into(),
+        _ => kind.into(),
     };
-    object.retain(|_, value| !value.is_null());
+    object.drop_nulls();
     Part { kind, content: Some(content), details: object, ..Part::default() }
 }
 
 /// The kind of a part whose provider tells it by a key.
-fn kind_of_key(object: &Map<String, Json>) -> &'static str {
+fn kind_of_key(object: &Object<'_>) -> &'static str {
     const KEYS: &[(&str, &str)] = &[
         ("text", "text"),
         ("functionCall", "tool_call"),
@@ -353,13 +381,13 @@ fn kind_of_key(object: &Map<String, Json>) -> &'static str {
         ("image_url", "image"),
         ("content", "text"),
     ];
-    KEYS.iter().find(|(key, _)| object.contains_key(*key)).map_or("json", |(_, kind)| kind)
+    KEYS.iter().find(|(key, _)| object.contains_key(key)).map_or("json", |(_, kind)| kind)
 }
 
 /// What stands under a key, where it is text, or an object that holds a URL.
-fn take_content(object: &mut Map<String, Json>, key: &str) -> Option<Cow<'static, str>> {
+fn take_content<'a>(object: &mut Object<'a>, key: &str) -> Option<Cow<'a, str>> {
     match object.get(key)? {
-        Json::String(_) => object.remove(key).map(text),
+        Json::String(_) => object.remove(key).map(Json::into_text),
         Json::Object(inner) if inner.len() == 1 => {
             let url = inner.get("url").and_then(Json::as_str)?.to_owned();
             object.remove(key);
@@ -370,10 +398,10 @@ fn take_content(object: &mut Map<String, Json>, key: &str) -> Option<Cow<'static
 }
 
 /// A tool call. Its arguments are its content.
-pub(super) fn call(json: Json) -> Part<'static> {
+pub(super) fn call(json: Json<'_>) -> Part<'_> {
     let mut object = match json {
         Json::Object(object) => object,
-        other => return Part::new("tool_call", text(other)),
+        other => return Part::new("tool_call", other.into_text()),
     };
     for key in ["function", "functionCall", "function_call", "toolUse"] {
         if let Some(Json::Object(mut inner)) = object.remove(key) {
@@ -382,15 +410,15 @@ pub(super) fn call(json: Json) -> Part<'static> {
     }
     let tool_call_id = take_text(&mut object, &["call_id", "id", "toolCallId", "tool_call_id", "toolUseId"]);
     let tool_name = take_text(&mut object, &["name", "toolName", "tool_name"]);
-    let arguments = ["arguments", "args", "input", "parameters"].iter().find_map(|key| object.remove(*key));
+    let arguments = ["arguments", "args", "input", "parameters"].iter().find_map(|key| object.remove(key));
     object.remove("type");
-    object.retain(|_, value| !value.is_null());
-    let content = arguments.filter(|arguments| !arguments.is_null()).map(text);
+    object.drop_nulls();
+    let content = arguments.filter(|arguments| !arguments.is_null()).map(Json::into_text);
     Part { kind: "tool_call".into(), content, tool_name, tool_call_id, details: object }
 }
 
 /// What a tool gave back.
-fn result(mut object: Map<String, Json>) -> Part<'static> {
+fn result(mut object: Object<'_>) -> Part<'_> {
     for key in ["functionResponse", "function_response", "toolResult"] {
         if let Some(Json::Object(mut inner)) = object.remove(key) {
             object.append(&mut inner);
@@ -399,33 +427,25 @@ fn result(mut object: Map<String, Json>) -> Part<'static> {
     let tool_call_id =
         take_text(&mut object, &["tool_use_id", "call_id", "id", "toolCallId", "tool_call_id", "toolUseId"]);
     let tool_name = take_text(&mut object, &["name", "toolName", "tool_name"]);
-    let found = ["response", "result", "content", "output"].iter().find_map(|key| object.remove(*key));
+    let found = ["response", "result", "content", "output"].iter().find_map(|key| object.remove(key));
     object.remove("type");
-    object.retain(|_, value| !value.is_null());
-    let content = found.filter(|found| !found.is_null()).map(text);
+    object.drop_nulls();
+    let content = found.filter(|found| !found.is_null()).map(Json::into_text);
     Part { kind: "tool_result".into(), content, tool_name, tool_call_id, details: object }
 }
 
-fn take_text(object: &mut Map<String, Json>, keys: &[&str]) -> Option<Cow<'static, str>> {
-    let key = keys.iter().find(|key| object.get(**key).is_some_and(Json::is_string))?;
-    object.remove(*key).map(text)
-}
-
-/// Text as it is, all else as JSON.
-fn text(json: Json) -> Cow<'static, str> {
-    match json {
-        Json::String(text) => text.into(),
-        other => other.to_string().into(),
-    }
+fn take_text<'a>(object: &mut Object<'a>, keys: &[&str]) -> Option<Cow<'a, str>> {
+    let key = keys.iter().find(|key| object.get(key).is_some_and(Json::is_string))?;
+    object.remove(key).map(Json::into_text)
 }
 
 /// Whether an object is a message, or the choice of one.
-pub(super) fn is_told(object: &Map<String, Json>) -> bool {
+pub(super) fn is_told(object: &Object<'_>) -> bool {
     is_message(object) || object.contains_key("content") || object.contains_key("text")
 }
 
 /// The content or the calls of an event's attribute, where they are JSON of parts or calls.
-pub(super) fn content_json(key: &str, text: &str) -> Option<Json> {
+pub(super) fn content_json<'a>(key: &str, text: &Cow<'a, str>) -> Option<Json<'a>> {
     let is_calls = key.ends_with("calls");
     (is_calls || content_parts(text).is_some()).then(|| structure(text)).flatten()
 }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use spanlake_schema::TableSpec;
 use spanlake_schema::messages::{CONTENTS_SPEC, INLINE_BYTES_MAX, PARTS_SPEC};
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::message::{Message, Part};
 use super::{Source, Told};
@@ -198,8 +199,7 @@ impl<'m> ContentRows<'m> {
         set(&mut columns.tool_name, row, part.tool_name.as_ref());
         set(&mut columns.tool_call_id, row, part.tool_call_id.as_ref());
         if !part.details.is_empty() {
-            let details = serde_json::Value::Object(part.details).to_string();
-            columns.details.set(row, details.as_bytes());
+            columns.details.set(row, part.details.to_string().as_bytes());
         }
         let content = part.content.unwrap_or_default();
         columns.content_bytes.set(row, content.len() as i64);
@@ -207,13 +207,16 @@ impl<'m> ContentRows<'m> {
         if content.is_empty() {
             return;
         }
-        let digest: [u8; 32] = Sha256::digest(content.as_bytes()).into();
-        let (hash, _) = digest.split_at(16);
-        columns.content_hash.set_with(row, |out| write_hex(out, hash));
         if content.len() < INLINE_BYTES_MAX {
+            let hash = xxh3_128(content.as_bytes()).to_be_bytes();
+            columns.content_hash.set_with(row, |out| write_hex(out, &hash));
             columns.content.set(row, content.as_bytes());
             return;
         }
+        // Contents are addressed by this one: nobody may be able to make two that share it.
+        let digest: [u8; 32] = Sha256::digest(content.as_bytes()).into();
+        let (hash, _) = digest.split_at(16);
+        columns.content_hash.set_with(row, |out| write_hex(out, hash));
         let mut number = [0; 16];
         number.copy_from_slice(hash);
         let key = (date, u128::from_le_bytes(number));

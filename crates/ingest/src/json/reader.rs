@@ -161,8 +161,8 @@ impl<'a> Reader<'a> {
             return Err(Failure::new("string without an end", self.text.len()));
         };
         let plain = &rest[..len];
-        // Looking for any first and for the position only then lets the common case run over whole vectors.
-        if plain.iter().any(|&byte| byte < 0x20) {
+        // Folding over all of it, and looking for the position only then, lets the common case run over whole vectors.
+        if plain.iter().fold(false, |found, &byte| found | (byte < 0x20)) {
             let control = plain.iter().position(|&byte| byte < 0x20).unwrap_or(0);
             return Err(Failure::new("control character in a string must be escaped", self.at + control));
         }
