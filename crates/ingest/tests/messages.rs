@@ -263,7 +263,7 @@ fn further_places_of_content() {
         [
             "system 0.0 system text Be brief.",
             "system 0.1 system text Be kind.",
-            r#"tool_definition 0.0 - tool [f#-] {"name":"f","parameters":{},"type":"function"}"#,
+            r#"tool_definition 0.0 - tool [f#-] {"type":"function","name":"f","parameters":{}}"#,
             r#"input 0.0 - tool_call {"city":"Paris"}"#,
             "output 0.0 - tool_result 18",
         ]
@@ -294,18 +294,14 @@ fn further_places_of_content() {
 /// left where it was.
 #[test]
 fn what_is_not_understood_is_kept() {
-    for broken in [
-        r#"[{"role":"user","content":"cut he"#,
-        r#"[{"role":"user","content":"lone \ud83d"}]"#,
-        "[1,2,3]",
-        "",
-        "Hello [world]",
-        r#"{"neither":"nor"}"#,
-    ] {
+    for broken in [r#"[{"role":"user","content":"cut he"#, "[1,2,3]", "", "Hello [world]", r#"{"neither":"nor"}"#] {
         let told = said(vec![text("gen_ai.input.messages", broken)]);
         let shown = if broken.is_empty() { "-" } else { broken };
         assert_eq!(told, [format!("input 0.0 user text {shown}")]);
     }
+    // Half a character, as senders leave it that cut texts at a number of UTF-16 units.
+    let cut = r#"[{"role":"user","content":"lone \ud83d"}]"#;
+    assert_eq!(said(vec![text("gen_ai.input.messages", cut)]), ["input 0.0 user text lone \u{fffd}"]);
     let heap = format!("[{}]", vec!["\"\""; 20_000].join(","));
     assert_eq!(said(vec![text("gen_ai.input.messages", &heap)]), [format!("input 0.0 user text {heap}")]);
     let unknown = json!([{"role": "user", "parts": [{"type": "hologram", "x": 1}]}]).to_string();
