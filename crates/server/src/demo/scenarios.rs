@@ -15,6 +15,29 @@ const QUESTIONS: &[(&str, &str)] = &[
     ("My invoice shows the wrong address.", "I have corrected it and sent you a new invoice by mail."),
 ];
 
+const SECTIONS: &[(&str, &str)] = &[
+    (
+        "Write the summary of this week's support report from the tickets above. At most four sentences.",
+        "Tickets fell by 8 % against last week. Most of them, 41 %, asked where an order was; the new tracking page answered a \
+         third of those by itself. Returns took 2.1 days at the median, as before. Nothing is older than a week.",
+    ),
+    (
+        "Write the section on returns. Name the three products that came back most, and why.",
+        "The blue jacket came back 63 times, nearly always because it runs small; the desk lamp 22 times, with a loose socket; \
+         the travel mug 17 times, without one reason that stands out.",
+    ),
+    (
+        "Write the section on what customers praised, with two short quotations.",
+        "Delivery was praised most: \"ordered on Monday, here on Tuesday\". Several thanked the chat for answering at night: \
+         \"I did not expect anybody, or anything, to be awake\".",
+    ),
+    (
+        "List what we should do next week, the most useful first.",
+        "1. Correct the size chart of the blue jacket.\n2. Ask the maker of the lamp about its socket.\n3. Link the tracking page \
+         in the mail that confirms an order.",
+    ),
+];
+
 /// A customer asks, an agent looks things up and answers; sometimes over the search service.
 pub(super) fn support_chat(random: &mut Random, trace: &mut Trace) {
     let service = Service::Support;
@@ -150,6 +173,7 @@ pub(super) fn report(random: &mut Random, trace: &mut Trace) {
     let (mut at, mut is_good) = (5 * MILLISECOND, true);
     for step in 0..random.between(3, 5) {
         let mut ask = Chat::new(&CLAUDE_SONNET, source + step * 900, random.skewed(900.0, 0.4) as u64);
+        ask.content = SECTIONS.get(step as usize % SECTIONS.len()).copied();
         if step == 0 {
             ask.cache_write_tokens = source;
         } else {
