@@ -33,6 +33,8 @@ mod messages;
 mod object_store;
 #[path = "pipeline/protocol.rs"]
 mod protocol;
+#[path = "pipeline/refusals.rs"]
+mod refusals;
 #[path = "pipeline/retries.rs"]
 mod retries;
 #[path = "pipeline/sql_endpoint.rs"]

@@ -7,6 +7,8 @@
 
 #[path = "sql/agents.rs"]
 mod agents;
+#[path = "sql/statements.rs"]
+mod statements;
 #[path = "sql/traffic.rs"]
 mod traffic;
 
@@ -30,8 +32,8 @@ use tokio::runtime::Runtime;
 /// A lake with the traffic in it, and what keeps it alive.
 struct FilledLake {
     engine: Arc<QueryEngine>,
-    _lake: Arc<Lake>,
-    _directory: tempfile::TempDir,
+    lake: Arc<Lake>,
+    directory: tempfile::TempDir,
 }
 
 /// What a lake is filled with: bodies that are committed, and bodies that stay hot.
@@ -81,7 +83,7 @@ async fn fill([committed, hot]: Bodies) -> FilledLake {
         threads: 2,
     };
     let engine = QueryEngine::new(lake.clone(), options).expect("an engine");
-    FilledLake { engine, _lake: lake, _directory: directory }
+    FilledLake { engine, lake, directory }
 }
 
 /// A connection of the runner.

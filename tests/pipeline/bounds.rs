@@ -42,7 +42,7 @@ async fn send_until_pushed_back(server: &ServerProcess, seed: u64, sent: &Sent) 
             sent.spans.fetch_add(SPANS as i64, Ordering::SeqCst);
             sent.tokens.fetch_add(input_tokens(&request), Ordering::SeqCst);
         }
-        refusal.filter(|message| message.contains("write-ahead log"))
+        refusal.filter(|message| message.contains("the write-ahead log (wal_limit) holds"))
     })
     .await;
 }

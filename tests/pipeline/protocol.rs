@@ -275,6 +275,8 @@ fn is_too_large(answer: &HttpAnswer) {
     assert_eq!(answer.status, 413, "{}", answer.text());
     assert_eq!(answer.rpc_status().code, Code::ResourceExhausted as i32);
     assert!(answer.header("retry-after").is_none(), "a request that is too large is not to be sent again");
+    let message = answer.rpc_status().message;
+    assert!(message.contains("(message_limit)"), "{message}");
 }
 
 /// Scenario: requests over the message limit, as sent or only once decompressed.

@@ -19,7 +19,7 @@ use crate::receive::ContentEncoding;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecompressError {
     /// The body is larger than the limit, as it came or decompressed.
-    #[error("body is larger than the limit of {limit_bytes} bytes")]
+    #[error("body is larger than the limit of {limit_bytes} bytes (message_limit)")]
     TooLarge {
         /// The limit.
         limit_bytes: usize,

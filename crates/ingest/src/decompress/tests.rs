@@ -212,7 +212,7 @@ fn identity_is_handed_on_up_to_the_limit() {
     let read = decompress(ContentEncoding::Identity, body.clone(), 8).unwrap();
     assert_eq!(read.as_ptr(), body.as_ptr());
     let refused = decompress(ContentEncoding::Identity, body, 7).unwrap_err();
-    assert_eq!(refused.to_string(), "body is larger than the limit of 7 bytes");
+    assert_eq!(refused.to_string(), "body is larger than the limit of 7 bytes (message_limit)");
 }
 
 #[test]
