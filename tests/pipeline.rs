@@ -37,6 +37,8 @@ mod protocol;
 mod refusals;
 #[path = "pipeline/retries.rs"]
 mod retries;
+#[path = "pipeline/settling.rs"]
+mod settling;
 #[path = "pipeline/sql_endpoint.rs"]
 mod sql_endpoint;
 #[path = "pipeline/verify.rs"]

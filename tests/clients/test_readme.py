@@ -74,8 +74,12 @@ def test_other_readers_answer(tmp_path, server, provider, capsys):
     (sql,) = blocks("sql", "duckdb")
     loading, query = sql.split("\n", 1)
     assert loading == "INSTALL delta; LOAD delta;"
-    rows = delta_readers.duckdb_with_delta().execute(query.replace(STORE, str(server.store))).fetchall()
+    duckdb = delta_readers.duckdb_with_delta()
+    rows = duckdb.execute(query.replace(STORE, str(server.store))).fetchall()
     assert {model for model, _ in rows} == {"gpt-4o-mini-2024-07-18"}
+    (corrected,) = blocks("sql", "corrected")
+    ((model, calls, _),) = duckdb.execute(corrected.replace(STORE, str(server.store))).fetchall()
+    assert (model, calls) == ("gpt-4o-mini-2024-07-18", 1)
     (program,) = blocks("python", "polars")
     exec(program.replace(STORE, str(server.store)), {})
     assert "gpt-4o-mini" in capsys.readouterr().out

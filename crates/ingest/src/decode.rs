@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use spanlake_schema::{ledger, spans};
+use spanlake_schema::{corrections, ledger, spans};
 use spanlake_storage::{Decode, Error, ErrorKind, Frame, Result};
 
 use crate::ledger::{KIND_LEDGER, Rows};
@@ -12,6 +12,7 @@ use crate::meaning::Meaning;
 use crate::price::Pricer;
 use crate::room::Room;
 use crate::rules::Rules;
+use crate::settling::{self, KIND_CORRECTIONS};
 use crate::signal::Signal;
 use crate::walk::Walker;
 
@@ -117,6 +118,9 @@ impl Decode for Decoder {
                 Error::new(ErrorKind::Corrupt, "the payload holds no rows of the ledger").with_source(error)
             })?;
             return Ok(vec![(ledger::SPEC.name, rows.batch())]);
+        }
+        if frame.kind == KIND_CORRECTIONS {
+            return Ok(vec![(corrections::SPEC.name, settling::decode(payload)?)]);
         }
         let Some(signal) = Signal::of_frame(frame.kind) else {
             let message = format!("the log holds a frame of kind {}, which this version cannot read", frame.kind);

@@ -47,22 +47,27 @@ mod point_columns;
 pub mod price;
 mod reading;
 pub mod rebuild;
+mod recall;
 mod receive;
 mod resources;
 mod roles;
 mod room;
 mod rules;
 mod series;
+mod settling;
 mod signal;
 mod span_columns;
 mod span_fields;
+mod traces;
 mod value;
 mod walk;
 mod wire;
 
 pub use decode::{Decoder, FileText};
+pub use recall::RECALLED;
 pub use receive::{
     ContentEncoding, ContentType, ExportOutcome, Ingest, IngestOptions, IngestStats, Rejection, RejectionKind, Request,
     SignalStats,
 };
 pub use signal::Signal;
+pub use traces::{TRACE_WINDOW, TraceOf};

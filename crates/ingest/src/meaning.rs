@@ -388,6 +388,32 @@ impl Meaning {
         })
     }
 
+    /// The class of an operation, as its column has it, of a span with this name from this scope (name and version).
+    pub(crate) fn class_of(&self, operation: Option<&str>, name: &str, scope: (&str, &str)) -> Class {
+        let Some(operation) = operation else {
+            return self.rules.operation_of_span(name).map_or(Class::Unknown, |known| known.class);
+        };
+        let Some(known) = self.rules.operation(operation) else { return Class::Unknown };
+        let emitters = self.emitters_of(scope.0.as_bytes(), scope.1.as_bytes());
+        let is_call = emitters.iter().any(|&at| self.rules.emitters[at].calls.contains(&known.name));
+        if is_call { Class::Unknown } else { known.class }
+    }
+
+    /// What a call costs: by the model that answered, else by the one asked for.
+    pub(crate) fn price(&self, models: [Option<&str>; 2], call: Call<'_>) -> (Cost, PricedBy) {
+        let mut known = (Cost::Unknown, PricedBy::BuiltIn);
+        for model in models.into_iter().flatten() {
+            let price = self.pricer.price(&Call { model, ..call });
+            // A negotiated price of the requested model beats a list price of the answered one.
+            if known.0 == Cost::Unknown
+                || price.0 != Cost::Unknown && (known.1, price.1) == (PricedBy::BuiltIn, PricedBy::Own)
+            {
+                known = price;
+            }
+        }
+        known
+    }
+
     fn cost(
         &self,
         span: &SpanFacts<'_, '_>,
@@ -397,28 +423,19 @@ impl Meaning {
     ) -> (Cost, PricedBy) {
         let places = &self.places;
         let models = [facts.str(places.response_model), facts.str(places.request_model)];
-        let mut known = (Cost::Unknown, PricedBy::BuiltIn);
-        for model in models.into_iter().flatten() {
-            let price = self.pricer.price(&Call {
-                provider,
-                model,
-                operation,
-                time_unix_nano: span.start_unix_nano,
-                input_tokens: facts.int(places.input_tokens),
-                output_tokens: facts.int(places.output_tokens),
-                cache_read_tokens: facts.int(places.cache_read_tokens),
-                cache_write_tokens: facts.int(places.cache_write_tokens),
-                reasoning_tokens: facts.int(places.reasoning_tokens),
-                service_tier: facts.str(places.service_tier),
-            });
-            // A negotiated price of the requested model beats a list price of the answered one.
-            if known.0 == Cost::Unknown
-                || price.0 != Cost::Unknown && (known.1, price.1) == (PricedBy::BuiltIn, PricedBy::Own)
-            {
-                known = price;
-            }
-        }
-        known
+        let call = Call {
+            provider,
+            model: "",
+            operation,
+            time_unix_nano: span.start_unix_nano,
+            input_tokens: facts.int(places.input_tokens),
+            output_tokens: facts.int(places.output_tokens),
+            cache_read_tokens: facts.int(places.cache_read_tokens),
+            cache_write_tokens: facts.int(places.cache_write_tokens),
+            reasoning_tokens: facts.int(places.reasoning_tokens),
+            service_tier: facts.str(places.service_tier),
+        };
+        self.price(models, call)
     }
 }
 

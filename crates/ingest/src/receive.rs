@@ -16,7 +16,9 @@ use crate::decompress::{DecompressError, decompress};
 use crate::json;
 use crate::ledger::{Notes, Rows};
 use crate::room::{ROOM_FACTOR, Room};
+use crate::settling::Settling;
 use crate::signal::Signal;
+use crate::traces;
 use crate::walk::{Walked, Walker};
 use crate::wire::WireError;
 
@@ -132,6 +134,10 @@ pub struct IngestStats {
     pub walk_seconds_total: f64,
     /// Requests that stored nothing and are not in the ledger either, for want of memory or log.
     pub unlogged_requests_total: u64,
+    /// Bytes of memory for what recent requests told of calls.
+    pub trace_memory_bytes: u64,
+    /// Traces that were left unsettled for want of that memory.
+    pub unsettled_traces_total: u64,
 }
 
 /// Counters of one signal. Items are spans, metric points or log records; received = refused + stored + duplicate, but for
@@ -160,13 +166,15 @@ impl IngestStats {
 /// The way in.
 #[derive(Debug)]
 pub struct Ingest {
-    lake: Arc<Lake>,
     options: IngestOptions,
     walker: Walker,
     /// What stores nothing, on its way to the ledger.
     notes: Arc<Notes>,
     /// Long contents that are durable: they are stored once.
     contents: Arc<ContentMemory>,
+    /// Settles traces over their requests.
+    pub(crate) settling: Arc<Settling>,
+    last_arrival: AtomicU64,
     /// Walks that run at once off the I/O runtime: one a core.
     walks: Semaphore,
     in_flight_bytes: AtomicUsize,
@@ -215,12 +223,15 @@ impl Ingest {
     pub fn new(lake: Arc<Lake>, options: IngestOptions) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let contents = Arc::new(ContentMemory::default());
+        let walker = Decoder::default().into_walker().with_memory(Arc::clone(&contents));
+        let meaning = Arc::clone(walker.meaning());
         Self {
             notes: Notes::new(Arc::clone(&lake), Arc::clone(&options.ambient)),
-            lake,
+            settling: Settling::new(lake, Arc::clone(&options.ambient), meaning, traces::LIMIT_BYTES),
             options,
-            walker: Decoder::default().into_walker().with_memory(Arc::clone(&contents)),
+            walker,
             contents,
+            last_arrival: AtomicU64::new(0),
             walks: Semaphore::new(cores),
             in_flight_bytes: AtomicUsize::new(0),
             counters: Counters::default(),
@@ -230,7 +241,9 @@ impl Ingest {
     /// Reads as this decoder does, which has to be the one that the lake replays its log with.
     #[must_use]
     pub fn with_decoder(self, decoder: &Decoder) -> Self {
-        Self { walker: decoder.walker().clone().with_memory(Arc::clone(&self.contents)), ..self }
+        let walker = decoder.walker().clone().with_memory(Arc::clone(&self.contents));
+        let settling = self.settling.with_meaning(Arc::clone(walker.meaning()));
+        Self { walker, settling, ..self }
     }
 
     /// Takes an export request of a signal. Returns after its items are durable and visible to queries. The same request
@@ -256,7 +269,7 @@ impl Ingest {
 
     async fn take(&self, signal: Signal, request: Request) -> Result<ExportOutcome, Rejection> {
         let mut share = self.admit(request.body.len())?;
-        let received_unix_nano = self.options.ambient.now_unix_nano();
+        let received_unix_nano = self.arrival();
         let (tenant, body_bytes) = (request.tenant.clone(), request.body.len());
         let decoded = self.decode(signal, request, received_unix_nano).await;
         let Decoded { body, walked } = decoded.inspect_err(|rejection| {
@@ -286,7 +299,7 @@ impl Ingest {
                 prices_version: self.walker.prices_version(),
             };
             let entry = Entry { frame, payload: body, batches: walked.batches };
-            let receipt = self.lake.append_once(entry).await.map_err(|error| refuse(&error))?;
+            let receipt = self.settling.store(entry, walked.told).await.map_err(|error| refuse(&error))?;
             let counters = &self.counters.signals[signal.index()];
             // The answer to a repeat is the first one's: it follows from the bytes.
             if receipt.is_repeat {
@@ -326,6 +339,14 @@ impl Ingest {
         Ok(share)
     }
 
+    /// The time, at least a microsecond after that of the request before: it tells the rows of one request from another's.
+    fn arrival(&self) -> u64 {
+        let now = self.options.ambient.now_unix_nano();
+        let next = |last: u64| Some(now.max(last.saturating_add(1_000)));
+        let last = self.last_arrival.fetch_update(Relaxed, Relaxed, next).unwrap_or(now);
+        now.max(last.saturating_add(1_000))
+    }
+
     async fn decode(&self, signal: Signal, request: Request, received_unix_nano: u64) -> Result<Decoded, Rejection> {
         let limit = self.options.message_limit_bytes;
         let walker = self.walker.clone();
@@ -350,14 +371,17 @@ impl Ingest {
         decoded
     }
 
-    /// Sends what is still gathered for the ledger to the log. To be called before the lake is shut down.
+    /// Sends what is still gathered for the ledger, and corrections that wait, to the log. To be called before the lake is shut
+    /// down.
     pub async fn settle(&self) {
         self.notes.write().await;
+        self.settling.log_waiting().await;
     }
 
     /// Counters and gauges.
     pub fn stats(&self) -> IngestStats {
         let counters = &self.counters;
+        let (trace_memory_bytes, unsettled_traces_total) = self.settling.traces().stats();
         IngestStats {
             signals: counters.signals.each_ref().map(|counters| SignalStats {
                 requests_total: counters.requests.load(Relaxed),
@@ -379,6 +403,8 @@ impl Ingest {
             unpriced_calls_total: counters.unpriced_calls.load(Relaxed),
             walk_seconds_total: counters.walk_nanos.load(Relaxed) as f64 / 1e9,
             unlogged_requests_total: self.notes.unlogged_requests(),
+            trace_memory_bytes: trace_memory_bytes as u64,
+            unsettled_traces_total,
         }
     }
 }

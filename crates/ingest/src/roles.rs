@@ -1,11 +1,14 @@
 //! Which spans of a request are the calls, and which tell of calls that others tell of too.
 //!
-//! Decided from one body alone, so that replaying it gives the same: an instrumentation's wrappers, agents and second
-//! reports lie in the request of their calls nearly always. What another request tells of the same trace is for a
-//! later pass over what is stored.
+//! The rows of a body are decided from it alone, so that replaying it gives the same: an instrumentation's wrappers, agents and
+//! second reports lie in the request of their calls nearly always. What other requests tell of the same traces is settled by
+//! [`crate::traces`], with the same rules, and recorded as corrections.
 
+mod body;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use body::{Roles, Told};
 
 use std::cmp::Reverse;
 use std::hash::BuildHasher;
@@ -13,16 +16,15 @@ use std::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet};
 
-use crate::price::{Cost, PricedBy, Pricer};
+use crate::price::{Cost, PricedBy};
 use crate::rules::Class;
-use crate::span_columns::{SpanColumns, slot};
 
-/// A span among those of a body.
+/// A span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Id {
+pub(crate) struct Id {
     /// The halves of the trace id, folded: spans that share nothing else do not share this.
-    trace: u64,
-    span: u64,
+    pub(crate) trace: u64,
+    pub(crate) span: u64,
 }
 
 /// What a span tells of a call.
@@ -46,18 +48,20 @@ pub(crate) struct Note {
 }
 
 /// A note and the row it is about.
-#[derive(Debug)]
-struct Noted {
-    id: Id,
-    parent: u64,
+#[derive(Clone, Debug)]
+pub(crate) struct Noted {
+    pub(crate) id: Id,
+    pub(crate) parent: u64,
     batch: u32,
     row: u32,
-    note: Note,
+    /// The trace id's place in [`Told::trace_ids`].
+    trace_at: u32,
+    pub(crate) note: Note,
 }
 
 /// What a span is to the totals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+pub(crate) enum Role {
     /// The call.
     Leaf,
     /// Repeats the usage of calls below it.
@@ -68,26 +72,44 @@ enum Role {
     None,
 }
 
-/// A settled row.
-#[derive(Debug)]
-struct Settled {
-    batch: usize,
-    row: usize,
-    role: Role,
-    cost: Option<(Cost, PricedBy)>,
+impl Role {
+    /// As the column has it.
+    pub(crate) fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Leaf => Some("leaf"),
+            Self::Aggregate => Some("aggregate"),
+            Self::Duplicate => Some("duplicate"),
+            Self::None => None,
+        }
+    }
+
+    /// Whether spans in this role have a cost.
+    pub(crate) fn has_cost(self) -> bool {
+        matches!(self, Self::Leaf | Self::Duplicate)
+    }
 }
 
-/// The spans of a body, as far as their roles depend on each other.
-#[derive(Debug, Default)]
-pub(crate) struct Roles {
+/// What became of a note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settled {
+    pub(crate) role: Role,
+    /// What an aggregate tells beyond the calls below it.
+    pub(crate) unattributed_tokens: Option<i64>,
+}
+
+/// Spans, as far as their roles depend on each other.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Calls {
     /// Every span and its parent.
-    parents: Vec<(Id, u64)>,
-    noted: Vec<Noted>,
+    pub(crate) parents: Vec<(Id, u64)>,
+    pub(crate) noted: Vec<Noted>,
     models: Vec<u8>,
 }
 
 /// Ancestors looked at above a call. Deeper nesting than this has no wrapper of this call at its top.
 const ANCESTORS_MAX: usize = 128;
+
+type Parents = HashMap<Id, u64, FixedState>;
 
 /// Siblings a call is compared with. Second reports of a call start next to it.
 const SIBLINGS_MAX: usize = 64;
@@ -98,93 +120,173 @@ pub(crate) fn name_hash(name: &[u8]) -> u64 {
 }
 
 /// Identifiers whose lengths were checked.
-fn word(bytes: &[u8]) -> u64 {
+pub(crate) fn word(bytes: &[u8]) -> u64 {
     if let Ok(bytes) = bytes.try_into() {
         return u64::from_be_bytes(bytes);
     }
     bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte))
 }
 
-fn trace_word(trace_id: &[u8]) -> u64 {
+pub(crate) fn trace_word(trace_id: &[u8]) -> u64 {
     let (high, low) = trace_id.split_at(trace_id.len() / 2);
-    word(high).rotate_left(32) ^ word(low)
+    word(high).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ word(low)
 }
 
-impl Roles {
-    /// Notes that a span is there.
-    #[inline]
-    pub(crate) fn span(&mut self, trace_id: &[u8], span_id: &[u8], parent_span_id: &[u8]) {
-        let id = Id { trace: trace_word(trace_id), span: word(span_id) };
-        self.parents.push((id, if parent_span_id.len() == 8 { word(parent_span_id) } else { 0 }));
-    }
-
-    /// Notes what the last span tells of a call, and its place: the number of its batch, and its row there.
-    pub(crate) fn note(&mut self, place: (usize, usize), models: [&[u8]; 2], note: Note) {
-        let Some(&(id, parent)) = self.parents.last() else { return };
+impl Calls {
+    /// A note whose models are kept here.
+    fn with_models(&mut self, note: Note, models: [&[u8]; 2]) -> Note {
         let models = models.map(|model| {
             let start = self.models.len() as u32;
             self.models.extend_from_slice(model);
             (start, self.models.len() as u32)
         });
-        let note = Note { models, ..note };
-        self.noted.push(Noted { id, parent, batch: place.0 as u32, row: place.1 as u32, note });
+        Note { models, ..note }
     }
 
-    /// Writes roles and costs into the batches of the body. Returns how many calls have usage but no known price.
-    pub(crate) fn write(self, batches: &mut [SpanColumns], pricer: &Pricer) -> u64 {
-        let mut unpriced = 0;
-        for settled in self.settle() {
-            let columns = &mut batches[settled.batch];
-            let role: &[u8] = match settled.role {
-                Role::Leaf => b"leaf",
-                Role::Aggregate => b"aggregate",
-                Role::Duplicate => b"duplicate",
-                Role::None => continue,
-            };
-            columns.texts[const { slot("usage_role") }].set(settled.row, role);
-            match settled.cost {
-                Some((Cost::Usd(usd), priced_by)) => {
-                    columns.usds[const { slot("cost_usd") }].set(settled.row, usd);
-                    columns.texts[const { slot("price_source") }].set(settled.row, pricer.source(priced_by).as_bytes());
-                }
-                Some((Cost::Unknown, _)) if settled.role == Role::Leaf => unpriced += 1,
-                _ => {}
-            }
+    /// Adds a span of a trace, as it was read back from its row.
+    pub(crate) fn recall(&mut self, id: Id, parent: u64, models: [&[u8]; 2], note: Option<Note>) {
+        self.parents.push((id, parent));
+        if let Some(note) = note {
+            let note = self.with_models(note, models);
+            self.noted.push(Noted { id, parent, batch: 0, row: 0, trace_at: 0, note });
         }
-        unpriced
     }
 
-    /// The role of every noted span, in the order of the body.
-    fn settle(self) -> Vec<Settled> {
+    /// Adds a note of others.
+    pub(crate) fn adopt(&mut self, others: &Self, noted: &Noted) {
+        let models = noted.note.models.map(|(start, end)| &others.models[start as usize..end as usize]);
+        let note = self.with_models(noted.note.clone(), models);
+        self.noted.push(Noted { note, ..noted.clone() });
+    }
+
+    /// Bytes of memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.parents.len() * size_of::<(Id, u64)>() + self.noted.len() * size_of::<Noted>() + self.models.len()
+    }
+
+    /// What became of every note, in their order. It does not depend on that order, but that of equal tellings of one span
+    /// the first stands for it.
+    pub(crate) fn settle(&self) -> Vec<Settled> {
         let mut roles: Vec<Role> = self.noted.iter().map(|noted| noted.note.alone()).collect();
+        let mut unattributed = None;
         if self.noted.len() > 1 {
             self.settle_repeated(&mut roles);
-            self.settle_ancestors(&mut roles);
+            let parents = self.parents_by_id();
+            self.settle_ancestors(&parents, &mut roles);
             self.settle_answers(&mut roles);
             self.settle_siblings(&mut roles);
+            unattributed = self.unattributed(&parents, &roles);
         }
-        let settled = self.noted.iter().zip(roles).map(|(noted, role)| Settled {
-            batch: noted.batch as usize,
-            row: noted.row as usize,
+        let settled = roles.into_iter().enumerate().map(|(at, role)| Settled {
             role,
-            cost: noted.note.cost.filter(|_| matches!(role, Role::Leaf | Role::Duplicate)),
+            unattributed_tokens: unattributed.as_ref().and_then(|tokens| tokens.get(&at).copied()),
         });
         settled.collect()
     }
 
-    /// The same trace and span id told twice is one call.
+    /// Which telling of its span each note is; `None` where all spans are told once.
+    fn tellings(&self) -> Option<Vec<u32>> {
+        if self.noted.len() < 2 {
+            return None;
+        }
+        let mut told: HashMap<Id, u32, FixedState> = HashMap::default();
+        let tellings: Vec<u32> = self
+            .noted
+            .iter()
+            .map(|noted| {
+                let next = told.entry(noted.id).or_insert(0);
+                *next += 1;
+                *next - 1
+            })
+            .collect();
+        (told.len() < tellings.len()).then_some(tellings)
+    }
+
+    /// The same trace and span id told twice is one call: the telling that knows most stands for it.
     fn settle_repeated(&self, roles: &mut [Role]) {
-        let mut seen = HashSet::with_capacity_and_hasher(self.noted.len(), FixedState::default());
-        for (noted, role) in self.noted.iter().zip(roles) {
-            if *role != Role::None && !seen.insert(noted.id) {
-                *role = Role::Duplicate;
+        let mut best: HashMap<Id, usize, FixedState> =
+            HashMap::with_capacity_and_hasher(self.noted.len(), FixedState::default());
+        for (at, noted) in self.noted.iter().enumerate().filter(|(at, _)| roles[*at] != Role::None) {
+            let known = best.entry(noted.id).or_insert(at);
+            if self.knowledge(at) < self.knowledge(*known) {
+                *known = at;
+            }
+        }
+        for (at, noted) in self.noted.iter().enumerate() {
+            if roles[at] != Role::None && best.get(&noted.id) != Some(&at) {
+                roles[at] = Role::Duplicate;
             }
         }
     }
 
+    fn parents_by_id(&self) -> Parents {
+        let mut parents = HashMap::with_capacity_and_hasher(self.parents.len(), FixedState::default());
+        for &(id, parent) in &self.parents {
+            parents.entry(id).or_insert(parent);
+        }
+        parents
+    }
+
+    /// The spans above a span, the nearest first.
+    fn ancestors<'p>(&self, parents: &'p Parents, at: usize) -> impl Iterator<Item = Id> + use<'p> {
+        let Noted { id, parent, .. } = self.noted[at];
+        let nearest = (parent != 0 && parent != id.span).then_some(Id { span: parent, ..id });
+        std::iter::successors(nearest, move |above| {
+            let next = *parents.get(above)?;
+            (next != 0 && next != id.span).then_some(Id { span: next, ..id })
+        })
+        .take(ANCESTORS_MAX)
+    }
+
+    /// Whether a span that is not known may lie between two of the calls: the chains above them end at different spans, one of
+    /// which is not known.
+    pub(crate) fn is_torn(&self) -> bool {
+        let parents = self.parents_by_id();
+        let end = |at: usize| {
+            let noted = &self.noted[at];
+            let last = self.ancestors(&parents, at).last().unwrap_or(noted.id);
+            // Above a span that is known nothing is missing where it has no parent.
+            (last, parents.get(&last).is_none())
+        };
+        let mut ends = (0..self.noted.len()).map(end);
+        let Some(first) = ends.next() else { return false };
+        let (mut differ, mut is_missing) = (false, first.1);
+        for other in ends {
+            differ |= other.0 != first.0;
+            is_missing |= other.1;
+        }
+        differ && is_missing
+    }
+
+    /// By note: the tokens that an aggregate tells beyond those of the calls below it, where it tells more.
+    fn unattributed(&self, parents: &Parents, roles: &[Role]) -> Option<HashMap<usize, i64, FixedState>> {
+        let mut above: HashMap<Id, usize, FixedState> = HashMap::default();
+        for (at, noted) in self.noted.iter().enumerate() {
+            if roles[at] == Role::Aggregate && noted.note.usage.is_some() {
+                above.insert(noted.id, at);
+            }
+        }
+        if above.is_empty() {
+            return None;
+        }
+        let mut below: HashMap<usize, i64, FixedState> = HashMap::default();
+        for at in (0..self.noted.len()).filter(|&at| roles[at] == Role::Leaf) {
+            let Some(tokens) = self.noted[at].note.tokens() else { continue };
+            for ancestor in self.ancestors(parents, at).filter_map(|id| above.get(&id)) {
+                let sum = below.entry(*ancestor).or_insert(0);
+                *sum = sum.saturating_add(tokens);
+            }
+        }
+        below.retain(|at, sum| {
+            *sum = self.noted[*at].note.tokens().unwrap_or(0).saturating_sub(*sum);
+            *sum > 0
+        });
+        Some(below)
+    }
+
     /// A call above a call is a wrapper that tells of it again, unless it is plainly another call.
-    fn settle_ancestors(&self, roles: &mut [Role]) {
-        let mut pairs = self.nested(roles);
+    fn settle_ancestors(&self, parents: &Parents, roles: &mut [Role]) {
+        let mut pairs = self.nested(parents, roles);
         // The deepest first: whether a wrapper repeats what is below depends on what that turned out to be.
         let mut depths = vec![0u32; self.noted.len()];
         for &(_, below) in &pairs {
@@ -197,31 +299,15 @@ impl Roles {
     }
 
     /// Pairs of calls, one above the other.
-    fn nested(&self, roles: &[Role]) -> Vec<(usize, usize)> {
+    fn nested(&self, parents: &Parents, roles: &[Role]) -> Vec<(usize, usize)> {
         let calls = || (0..self.noted.len()).filter(|&at| roles[at] == Role::Leaf);
         let mut noted = HashMap::with_capacity_and_hasher(self.noted.len(), FixedState::default());
         for at in calls() {
             noted.entry(self.noted[at].id).or_insert(at);
         }
-        let mut parents = HashMap::with_capacity_and_hasher(self.parents.len(), FixedState::default());
-        for &(id, parent) in &self.parents {
-            parents.entry(id).or_insert(parent);
-        }
         let mut pairs = Vec::new();
         for below in calls() {
-            let Noted { id, parent, .. } = self.noted[below];
-            let mut above = parent;
-            for _ in 0..ANCESTORS_MAX {
-                if above == 0 || above == id.span {
-                    break;
-                }
-                let above_id = Id { span: above, ..id };
-                if let Some(&at) = noted.get(&above_id) {
-                    pairs.push((at, below));
-                }
-                let Some(&next) = parents.get(&above_id) else { break };
-                above = next;
-            }
+            pairs.extend(self.ancestors(parents, below).filter_map(|id| noted.get(&id)).map(|&above| (above, below)));
         }
         pairs
     }
@@ -320,16 +406,24 @@ impl Roles {
 
     /// Which of two reports stands for the call. It must not depend on the order in the body.
     fn is_better(&self, one: usize, other: usize) -> bool {
-        let rank = |at: usize| {
-            let Noted { id, note, .. } = &self.noted[at];
-            let priced = matches!(note.cost, Some((Cost::Usd(_), _)));
-            (note.usage.is_none(), !priced, note.start_unix_nano, id.span)
-        };
+        let rank = |at: usize| (self.knowledge(at), self.noted[at].note.start_unix_nano, self.noted[at].id.span);
         rank(one) < rank(other)
+    }
+
+    /// How much a note knows of its call; less is more.
+    fn knowledge(&self, at: usize) -> (bool, bool) {
+        let note = &self.noted[at].note;
+        (note.usage.is_none(), !matches!(note.cost, Some((Cost::Usd(_), _))))
     }
 }
 
 impl Note {
+    /// All tokens, where it tells any.
+    fn tokens(&self) -> Option<i64> {
+        let (input, output) = self.usage?;
+        Some(input.unwrap_or(0).saturating_add(output.unwrap_or(0)))
+    }
+
     /// The role of a span that no other span tells anything of.
     fn alone(&self) -> Role {
         match (self.class, self.usage) {

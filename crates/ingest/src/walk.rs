@@ -23,7 +23,7 @@ use crate::meaning::{Meaning, SpanFacts};
 use crate::metric_walk;
 use crate::origin::Origin;
 use crate::reading::{EventFields, Facts, set_text};
-use crate::roles::{Note, Roles, name_hash};
+use crate::roles::{Note, Roles, Told, name_hash};
 use crate::room::{ITEM_BYTES, Room};
 use crate::signal::Signal;
 use crate::span_columns::{ROWS_MAX, SpanColumns, slot};
@@ -38,6 +38,8 @@ pub(crate) struct Walked {
     pub(crate) batches: Vec<(&'static str, RecordBatch)>,
     /// The contents in them, to be remembered once they are durable.
     pub(crate) contents: Vec<ContentKey>,
+    /// What its spans tell of calls, for what other requests tell of their traces.
+    pub(crate) told: Told,
     /// Items (spans, log records) that are stored.
     pub(crate) stored: u64,
     /// Items that are refused.
@@ -69,6 +71,11 @@ impl Walker {
     pub(crate) fn with_memory(mut self, memory: Arc<ContentMemory>) -> Self {
         self.memory = Some(memory);
         self
+    }
+
+    /// The rules and prices.
+    pub(crate) fn meaning(&self) -> &Arc<Meaning> {
+        &self.meaning
     }
 
     /// The version of the prices, for the log.
@@ -176,7 +183,7 @@ impl<'a, 'w> Walk<'a, 'w> {
     fn finish(mut self) -> Walked {
         self.cut_batch();
         let roles = std::mem::take(&mut self.roles);
-        self.walked.unpriced_calls = roles.write(&mut self.full, self.meaning.pricer());
+        (self.walked.unpriced_calls, self.walked.told) = roles.write(&mut self.full, self.meaning.pricer());
         for columns in std::mem::take(&mut self.full) {
             let (batch, repaired) = columns.finish();
             self.walked.stored += batch.num_rows() as u64;
@@ -290,7 +297,7 @@ impl<'a, 'w> Walk<'a, 'w> {
         };
         let places = &self.meaning.places;
         let models = [places.request_model, places.response_model].map(|place| self.facts.text(place).unwrap_or(&[]));
-        self.roles.note((self.full.len(), self.columns.rows), models, note);
+        self.roles.note((self.full.len(), self.columns.rows), self.fields.trace_id, models, note);
     }
 
     /// A refused span must still be well-formed, or the whole body is malformed.

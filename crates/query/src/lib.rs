@@ -48,6 +48,7 @@ mod session;
 mod sql_file;
 mod stats;
 mod table;
+mod traces;
 pub mod verify;
 mod views;
 
@@ -56,6 +57,7 @@ pub use error::{QueryError, QueryErrorKind};
 pub use format::Format;
 pub use parameters::Parameters;
 pub use stats::QueryStats;
+pub use traces::TraceSelection;
 pub use views::Views;
 
 #[cfg(test)]

@@ -65,9 +65,8 @@ impl QueryEngine {
         use arrow::datatypes::TimestampMicrosecondType;
         use futures::TryStreamExt;
 
-        let statement = format!(
-            "SELECT max(received_time) FROM spans WHERE received_time >= to_timestamp_micros({after_micros})"
-        );
+        let statement =
+            format!("SELECT max(received_time) FROM spans WHERE received_time >= to_timestamp_micros({after_micros})");
         let source = std::sync::Arc::clone(self.source());
         let stream = self.sql_over(source, tenant, &statement, Parameters::None, BOUNDS).await?;
         let batches: Vec<arrow::record_batch::RecordBatch> = stream.try_collect().await?;

@@ -38,6 +38,7 @@ mod otlp_http;
 pub mod proto;
 mod reading;
 mod serve;
+mod settle;
 mod shutdown;
 mod sql_http;
 mod verify_http;

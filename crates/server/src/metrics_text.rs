@@ -166,6 +166,10 @@ impl Page {
         self.counter("spanlake_ingest_duplicate_requests_total", help, ingest.duplicate_requests_total);
         let help = "Requests that stored nothing and are not in the ledger either, for want of memory or log.";
         self.counter("spanlake_ledger_unlogged_requests_total", help, ingest.unlogged_requests_total);
+        let help = "Memory for what recent requests told of calls.";
+        self.gauge("spanlake_trace_memory_bytes", help, ingest.trace_memory_bytes);
+        let help = "Traces left unsettled for want of that memory.";
+        self.counter("spanlake_unsettled_traces_total", help, ingest.unsettled_traces_total);
         let help = "Requests that would be known if they came again.";
         self.gauge("spanlake_retry_requests", help, lake.retry_requests);
         self.gauge("spanlake_retry_bytes", "Memory for known requests, at worst.", lake.retry_bytes);

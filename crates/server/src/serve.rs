@@ -26,7 +26,7 @@ use crate::http_api::Api;
 use crate::listener::Listener;
 use crate::otlp_http::Receiver;
 use crate::shutdown::{Stop, stop_on_signals};
-use crate::{control, http_api, otlp_grpc, otlp_http, reading};
+use crate::{control, http_api, otlp_grpc, otlp_http, reading, settle};
 
 /// Time for requests under way to end, but at most a third of `shutdown_timeout`.
 const REQUESTS_GRACE: Duration = Duration::from_secs(10);
@@ -80,6 +80,7 @@ pub(crate) async fn run(config: Config, options: ServeOptions) -> anyhow::Result
     gate.open(services);
     let background = Background(vec![
         tokio::spawn(async move { rollups.run_scheduled().await }).abort_handle(),
+        tokio::spawn(settle::run(Arc::clone(&gate), Arc::new(System))).abort_handle(),
         tokio::spawn(announce_and_demo(addresses, store_url, options, stop.clone())).abort_handle(),
     ]);
     stop.requested().await;

@@ -1,4 +1,4 @@
-use super::{Note, Role, Roles};
+use super::{Note, Role, Roles, Settled};
 use crate::price::{Cost, PricedBy};
 use crate::rules::Class;
 
@@ -35,10 +35,10 @@ fn roles(spans: &[Told]) -> Vec<Role> {
         for &at in &order {
             let Told { span, parent, scope, models, note } = &spans[at];
             all.span(&[7; 16], &span.to_be_bytes(), &parent.to_be_bytes());
-            all.note((0, at), models.map(str::as_bytes), Note { scope: *scope, ..note.clone() });
+            all.note((0, at), &[7; 16], models.map(str::as_bytes), Note { scope: *scope, ..note.clone() });
         }
         let mut roles = vec![Role::None; spans.len()];
-        all.settle().iter().for_each(|settled| roles[settled.row] = settled.role);
+        all.calls.settle().iter().zip(&order).for_each(|(settled, &at)| roles[at] = settled.role);
         let known = agreed.get_or_insert_with(|| roles.clone());
         assert_eq!(*known, roles, "the order {order:?} changes the roles");
     }
@@ -140,8 +140,33 @@ fn a_span_told_twice_counts_once() {
     for row in 0..2 {
         let Told { note, .. } = told(1, 0, Class::Call, Some((10, 5)));
         all.span(&[7; 16], &1u64.to_be_bytes(), &[]);
-        all.note((0, row), [b"gpt-4o", b""], note);
+        all.note((0, row), &[7; 16], [b"gpt-4o", b""], note);
     }
-    let roles: Vec<Role> = all.settle().iter().map(|settled| settled.role).collect();
+    let roles: Vec<Role> = all.calls.settle().iter().map(|settled| settled.role).collect();
     assert_eq!(roles, [Leaf, Duplicate]);
+    assert_eq!(all.calls.tellings(), Some(vec![0, 1]));
+}
+
+/// Scenario: agents that tell as much as their calls, more, less, and one without calls. Guarantee: what is told beyond the
+/// calls is shown, and nothing where nothing is below.
+#[test]
+fn what_a_wrapper_tells_beyond_its_calls_is_shown() {
+    let unattributed = |agent: Option<(i64, i64)>, calls: &[(i64, i64)]| {
+        let mut spans = vec![told(1, 0, Class::Part, agent), told(2, 1, Class::Part, None)];
+        spans.extend((3..).zip(calls).map(|(span, usage)| told(span, 2, Class::Call, Some(*usage))));
+        let mut all = Roles::default();
+        for Told { span, parent, models, note, .. } in &spans {
+            all.span(&[7; 16], &span.to_be_bytes(), &parent.to_be_bytes());
+            if note.usage.is_some() {
+                all.note((0, 0), &[7; 16], models.map(str::as_bytes), note.clone());
+            }
+        }
+        let settled: Vec<Settled> = all.calls.settle();
+        assert!(settled[1..].iter().all(|one| one.unattributed_tokens.is_none()));
+        settled[0].unattributed_tokens
+    };
+    assert_eq!(unattributed(Some((30, 12)), &[(10, 5), (20, 7)]), None);
+    assert_eq!(unattributed(Some((30, 12)), &[(10, 5)]), Some(27));
+    assert_eq!(unattributed(Some((3, 1)), &[(10, 5)]), None);
+    assert_eq!(unattributed(Some((30, 12)), &[]), None);
 }
