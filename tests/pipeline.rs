@@ -31,6 +31,8 @@ mod memory;
 mod messages;
 #[path = "pipeline/object_store.rs"]
 mod object_store;
+#[path = "pipeline/policy.rs"]
+mod policy;
 #[path = "pipeline/protocol.rs"]
 mod protocol;
 #[path = "pipeline/refusals.rs"]
@@ -39,6 +41,8 @@ mod refusals;
 mod retries;
 #[path = "pipeline/settling.rs"]
 mod settling;
+#[path = "pipeline/signals.rs"]
+mod signals;
 #[path = "pipeline/sql_endpoint.rs"]
 mod sql_endpoint;
 #[path = "pipeline/verify.rs"]

@@ -22,7 +22,7 @@ mod error;
 mod logs;
 mod metrics;
 mod reader;
-mod schema;
+pub(crate) mod schema;
 #[cfg(test)]
 mod tests;
 mod transcode;
@@ -52,10 +52,14 @@ pub fn traces_to_protobuf(body: &[u8]) -> Result<Vec<u8>, JsonError> {
 /// # Errors
 /// Where the body is no such request; the error says what and where.
 pub fn to_protobuf(signal: Signal, body: &[u8]) -> Result<Vec<u8>, JsonError> {
-    let message = match signal {
+    transcode::transcode(body, request_schema(signal))
+}
+
+/// The message of a signal's export request, as a table.
+pub(crate) fn request_schema(signal: Signal) -> &'static schema::Message {
+    match signal {
         Signal::Traces => &schema::TRACES,
         Signal::Metrics => &metrics::METRICS,
         Signal::Logs => &logs::LOGS,
-    };
-    transcode::transcode(body, message)
+    }
 }

@@ -44,6 +44,7 @@ mod metric_fields;
 mod metric_walk;
 mod origin;
 mod point_columns;
+pub mod policy;
 pub mod price;
 mod reading;
 pub mod rebuild;

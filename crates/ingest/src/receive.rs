@@ -15,6 +15,7 @@ use crate::decode::Decoder;
 use crate::decompress::{DecompressError, decompress};
 use crate::json;
 use crate::ledger::{Notes, Rows};
+use crate::policy::Policy;
 use crate::room::{ROOM_FACTOR, Room};
 use crate::settling::Settling;
 use crate::signal::Signal;
@@ -138,6 +139,8 @@ pub struct IngestStats {
     pub trace_memory_bytes: u64,
     /// Traces that were left unsettled for want of that memory.
     pub unsettled_traces_total: u64,
+    /// Each rule of the attribute policy and how many values it changed or dropped.
+    pub policy_values_total: Vec<(String, u64)>,
 }
 
 /// Counters of one signal. Items are spans, metric points or log records; received = refused + stored + duplicate, but for
@@ -168,6 +171,7 @@ impl IngestStats {
 pub struct Ingest {
     options: IngestOptions,
     walker: Walker,
+    policy: Arc<Policy>,
     /// What stores nothing, on its way to the ledger.
     notes: Arc<Notes>,
     /// Long contents that are durable: they are stored once.
@@ -230,6 +234,7 @@ impl Ingest {
             settling: Settling::new(lake, Arc::clone(&options.ambient), meaning, traces::LIMIT_BYTES),
             options,
             walker,
+            policy: Arc::default(),
             contents,
             last_arrival: AtomicU64::new(0),
             walks: Semaphore::new(cores),
@@ -244,6 +249,12 @@ impl Ingest {
         let walker = decoder.walker().clone().with_memory(Arc::clone(&self.contents));
         let settling = self.settling.with_meaning(Arc::clone(walker.meaning()));
         Self { walker, settling, ..self }
+    }
+
+    /// Stores of requests what a policy leaves.
+    #[must_use]
+    pub fn with_policy(self, policy: Policy) -> Self {
+        Self { policy: Arc::new(policy), ..self }
     }
 
     /// Takes an export request of a signal. Returns after its items are durable and visible to queries. The same request
@@ -328,11 +339,7 @@ impl Ingest {
     fn admit(&self, bytes: usize) -> Result<Share<'_>, Rejection> {
         let limit = self.options.message_limit_bytes;
         if bytes > limit {
-            return Err(Rejection {
-                kind: RejectionKind::TooLarge,
-                message: format!("the body of {bytes} bytes is over the limit of {limit} bytes (message_limit)"),
-                retry_after: None,
-            });
+            return Err(too_large(bytes, limit));
         }
         let mut share = Share { ingest: self, bytes: 0 };
         share.grow(bytes)?;
@@ -349,15 +356,15 @@ impl Ingest {
 
     async fn decode(&self, signal: Signal, request: Request, received_unix_nano: u64) -> Result<Decoded, Rejection> {
         let limit = self.options.message_limit_bytes;
-        let walker = self.walker.clone();
+        let way = (self.walker.clone(), Arc::clone(&self.policy));
         let plain = request.content_encoding == ContentEncoding::Identity;
         let started = Instant::now();
         let decoded = if plain && request.body.len() <= INLINE_BYTES_MAX {
-            decode(&walker, signal, request, limit, received_unix_nano)
+            decode(&way, signal, request, limit, received_unix_nano)
         } else {
             // The semaphore is never closed; without a permit the walk would merely not be bounded.
             let _permit = self.walks.acquire().await;
-            let work = move || decode(&walker, signal, request, limit, received_unix_nano);
+            let work = move || decode(&way, signal, request, limit, received_unix_nano);
             tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
                 Err(Rejection {
                     kind: RejectionKind::Unavailable,
@@ -405,6 +412,7 @@ impl Ingest {
             unlogged_requests_total: self.notes.unlogged_requests(),
             trace_memory_bytes: trace_memory_bytes as u64,
             unsettled_traces_total,
+            policy_values_total: self.policy.counts(),
         }
     }
 }
@@ -437,9 +445,9 @@ impl Drop for Share<'_> {
     }
 }
 
-/// From a body as it came to protobuf bytes and columns. Pure computation.
+/// From a body as it came to protobuf bytes, as they may be stored, and columns. Pure computation.
 fn decode(
-    walker: &Walker,
+    (walker, policy): &(Walker, Arc<Policy>),
     signal: Signal,
     request: Request,
     limit: usize,
@@ -464,12 +472,23 @@ fn decode(
             }
         },
     };
+    let no_request = |error: &WireError| malformed(format!("the body is no {}: {error}", signal.request_message()));
+    let body = match policy.apply(signal, &body).map_err(|error| no_request(&error))? {
+        None => body,
+        Some(rewritten) if rewritten.len() > limit => return Err(too_large(rewritten.len(), limit)),
+        Some(rewritten) => rewritten.into(),
+    };
     let walked = walker.walk(signal, &tenant, &body, received_unix_nano, Room::of_message_limit(limit));
     let walked = walked.map_err(|error| match error.is_no_room() {
         true => no_room(&error, limit),
-        false => malformed(format!("the body is no {}: {error}", signal.request_message())),
+        false => no_request(&error),
     })?;
     Ok(Decoded { body, walked })
+}
+
+fn too_large(bytes: usize, limit: usize) -> Rejection {
+    let message = format!("the body of {bytes} bytes is over the limit of {limit} bytes (message_limit)");
+    Rejection { kind: RejectionKind::TooLarge, message, retry_after: None }
 }
 
 fn no_room(error: &WireError, limit: usize) -> Rejection {

@@ -121,6 +121,12 @@ impl Page {
         self.counter("spanlake_ingest_type_conflicts_total", help, stats.type_conflicts_total);
         let help = "LLM calls stored without a cost because no price is known.";
         self.counter("spanlake_ingest_unpriced_calls_total", help, stats.unpriced_calls_total);
+        let help = "Values that a rule of the attribute policy changed or dropped.";
+        self.family("spanlake_policy_values_total", "counter", help);
+        for (rule, values) in &stats.policy_values_total {
+            let rule = rule.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            self.sample("spanlake_policy_values_total", &[("rule", &rule)], values);
+        }
         let help = "Time spent decompressing and decoding.";
         self.counter("spanlake_ingest_walk_seconds_total", help, stats.walk_seconds_total);
     }

@@ -1,8 +1,9 @@
-//! The user's own rules and prices, read once and refused as any other part of the configuration.
+//! The user's own rules, prices and policy, read once and refused as any other part of the configuration.
 
 use std::path::{Path, PathBuf};
 
 use spanlake_ingest::Decoder;
+use spanlake_ingest::policy::Policy;
 
 use crate::config::{ConfigError, IngestConfig};
 
@@ -14,6 +15,13 @@ pub(crate) fn decoder(config: &IngestConfig) -> Result<Decoder, ConfigError> {
         prices.as_ref().map(|(path, text)| (path.as_str(), text.as_str())),
     )
     .map_err(|problem| ConfigError { problems: vec![problem] })
+}
+
+/// The attribute policy of a file, or the one without rules.
+pub(crate) fn policy(path: Option<&Path>) -> Result<Policy, ConfigError> {
+    let Some(path) = path else { return Ok(Policy::default()) };
+    let (name, text) = read("policy", path)?;
+    Policy::parse(&name, &text).map_err(|problem| ConfigError { problems: vec![problem] })
 }
 
 /// A file's path and text.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::json;
+use spanlake_ingest::policy::Policy;
 use spanlake_ingest::{Decoder, Ingest, IngestOptions};
 use spanlake_query::rollup::Rollups;
 use spanlake_query::{QueryEngine, QueryErrorKind, QueryOptions, Views};
@@ -51,7 +52,7 @@ pub(crate) struct ServeOptions {
 
 /// Runs a server until a signal ends it.
 pub(crate) async fn run(config: Config, options: ServeOptions) -> anyhow::Result<()> {
-    let decoder = reading::decoder(&config.ingest)?;
+    let reading = (reading::decoder(&config.ingest)?, reading::policy(config.ingest.policy.as_deref())?);
     let store = Store::open(&config.storage.store)?;
     let listeners = Listeners::bind(&config).await?;
     let addresses = listeners.addresses();
@@ -72,7 +73,7 @@ pub(crate) async fn run(config: Config, options: ServeOptions) -> anyhow::Result
     let serving = listeners.serve(&config, &gate, &stop, &store_url);
     // A signal during a long replay ends it: nothing was acknowledged yet, and the log still holds the rest.
     let services = tokio::select! {
-        services = open(&config, store, decoder, Arc::new(System)) => services?,
+        services = open(&config, store, reading, Arc::new(System)) => services?,
         () = stop.requested() => return Ok(()),
     };
     let lake = Arc::clone(&services.lake);
@@ -123,7 +124,12 @@ async fn end(mut serving: JoinSet<()>, gate: &Gate, lake: &Lake, limit: Duration
 }
 
 /// Opens everything behind the listeners.
-async fn open(config: &Config, store: Store, decoder: Decoder, ambient: Arc<dyn Ambient>) -> anyhow::Result<Services> {
+async fn open(
+    config: &Config,
+    store: Store,
+    (decoder, policy): (Decoder, Policy),
+    ambient: Arc<dyn Ambient>,
+) -> anyhow::Result<Services> {
     let storage = &config.storage;
     let lake_options = LakeOptions {
         store,
@@ -148,7 +154,7 @@ async fn open(config: &Config, store: Store, decoder: Decoder, ambient: Arc<dyn 
         in_flight_limit_bytes: config.ingest.in_flight_limit_bytes,
         ambient: Arc::clone(&ambient),
     };
-    let ingest = Ingest::new(Arc::clone(&lake), ingest_options).with_decoder(&decoder);
+    let ingest = Ingest::new(Arc::clone(&lake), ingest_options).with_decoder(&decoder).with_policy(policy);
     let source = Arc::clone(&lake) as Arc<dyn TableSource>;
     let engine = QueryEngine::with_views(source, query_options(&config.query), views(&config.query)?)?;
     let rollups = patiently(

@@ -4,25 +4,25 @@
 
 /// A message: its fields, and those of which at most one may be set.
 #[derive(Debug)]
-pub(super) struct Message {
-    pub(super) fields: &'static [Field],
+pub(crate) struct Message {
+    pub(crate) fields: &'static [Field],
     /// The members of its oneof: one bit a field.
-    pub(super) oneof: u32,
+    pub(crate) oneof: u32,
 }
 
 /// A field of a message.
 #[derive(Debug)]
-pub(super) struct Field {
-    pub(super) camel: &'static str,
-    pub(super) snake: &'static str,
-    pub(super) number: u32,
-    pub(super) kind: Kind,
-    pub(super) is_repeated: bool,
+pub(crate) struct Field {
+    pub(crate) camel: &'static str,
+    pub(crate) snake: &'static str,
+    pub(crate) number: u32,
+    pub(crate) kind: Kind,
+    pub(crate) is_repeated: bool,
 }
 
 /// The type of a field.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Text,
     /// An id of so many bytes, hexadecimal in JSON.
     Id(usize),
@@ -44,9 +44,9 @@ pub(super) enum Kind {
 
 /// The names of an enum's numbers, counted from 0, without their common prefix.
 #[derive(Debug)]
-pub(super) struct EnumNames {
-    pub(super) prefix: &'static str,
-    pub(super) short_names: &'static [&'static str],
+pub(crate) struct EnumNames {
+    pub(crate) prefix: &'static str,
+    pub(crate) short_names: &'static [&'static str],
 }
 
 pub(super) const fn one(camel: &'static str, snake: &'static str, number: u32, kind: Kind) -> Field {
@@ -141,13 +141,13 @@ static LINK: Message = message(&[
 static STATUS: Message =
     message(&[one("message", "message", 2, Kind::Text), one("code", "code", 3, Kind::Enum(&STATUS_CODE))]);
 
-pub(super) static KEY_VALUE: Message = message(&[
+pub(crate) static KEY_VALUE: Message = message(&[
     one("key", "key", 1, Kind::Text),
     one("value", "value", 2, Kind::Message(&ANY_VALUE)),
     one("keyStrindex", "key_strindex", 3, Kind::Int32),
 ]);
 
-pub(super) static ANY_VALUE: Message = choosing(
+pub(crate) static ANY_VALUE: Message = choosing(
     &[
         one("stringValue", "string_value", 1, Kind::Text),
         one("intValue", "int_value", 3, Kind::Int64),

@@ -3,6 +3,7 @@
 //! Exit codes: 0 all is well; 1 something failed; 2 wrong usage or configuration; 3 no server answers; 130 and 143 a second
 //! SIGINT or SIGTERM ended a server at once.
 
+mod policy;
 mod prices;
 mod rollup;
 mod sql;
@@ -75,6 +76,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     match matches.subcommand() {
         Some(("serve", matches)) => serve(matches, None),
         Some(("demo", matches)) => serve(matches, Some(demo_options(matches)?)),
+        Some(("policy", matches)) => policy::run(matches),
         Some(("prices", matches)) => prices::run(matches),
         Some(("sql", matches)) => runtime()?.block_on(sql::run(matches)),
         Some(("verify", matches)) => runtime()?.block_on(verify::run(matches)),
@@ -177,6 +179,7 @@ pub fn command() -> Command {
         )
         .subcommand(sql::command())
         .subcommand(rollup::command())
+        .subcommand(policy::command())
         .subcommand(prices::command())
         .subcommand(verify::command())
         .subcommand(wal::command())

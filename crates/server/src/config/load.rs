@@ -221,6 +221,7 @@ fn complete(settings: Settings, machine: Machine, default_store: &str) -> Config
             otlp_path_prefixes: settings.otlp_path_prefixes.unwrap_or_default(),
             dialects: settings.dialects,
             prices: settings.prices,
+            policy: settings.policy,
         },
         query: QueryConfig {
             memory_limit_bytes: saturate(settings.query_memory_limit.unwrap_or(memory_quarter.max(128 * MIB))),

@@ -116,6 +116,8 @@ pub struct IngestConfig {
     pub dialects: Option<PathBuf>,
     /// A price catalogue of the user's own.
     pub prices: Option<PathBuf>,
+    /// An attribute policy.
+    pub policy: Option<PathBuf>,
 }
 
 /// Answering SQL.
