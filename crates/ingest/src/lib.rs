@@ -59,6 +59,7 @@ mod settling;
 mod signal;
 mod span_columns;
 mod span_fields;
+mod stats;
 mod traces;
 mod value;
 mod walk;
@@ -67,8 +68,8 @@ mod wire;
 pub use decode::{Decoder, FileText};
 pub use recall::RECALLED;
 pub use receive::{
-    ContentEncoding, ContentType, ExportOutcome, Ingest, IngestOptions, IngestStats, Rejection, RejectionKind, Request,
-    SignalStats,
+    ContentEncoding, ContentType, ExportOutcome, Ingest, IngestOptions, Rejection, RejectionKind, Request,
 };
 pub use signal::Signal;
+pub use stats::{IngestStats, SignalStats};
 pub use traces::{TRACE_WINDOW, TraceOf};

@@ -56,7 +56,7 @@ pub(crate) struct Walked {
 /// Walks requests. Holds what all walks share.
 #[derive(Clone, Debug)]
 pub(crate) struct Walker {
-    meaning: Arc<Meaning>,
+    pub(crate) meaning: Arc<Meaning>,
     content: Arc<ContentRules>,
     /// Contents that need not be stored again; none where a log is replayed.
     memory: Option<Arc<ContentMemory>>,
@@ -71,11 +71,6 @@ impl Walker {
     pub(crate) fn with_memory(mut self, memory: Arc<ContentMemory>) -> Self {
         self.memory = Some(memory);
         self
-    }
-
-    /// The rules and prices.
-    pub(crate) fn meaning(&self) -> &Arc<Meaning> {
-        &self.meaning
     }
 
     /// The version of the prices, for the log.

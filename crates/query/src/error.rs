@@ -152,6 +152,12 @@ const SPILL_LIMIT: &str = "used disk space during the spilling process";
 /// How a failing store announces itself where the Parquet reader has made text of its error.
 const STORE_FAILED: &str = "Object Store error";
 
+/// How the Parquet reader announces that a predicate could not be computed, such as a cast of text that is no number.
+const PREDICATE_FAILED: &str = "Error evaluating filter predicate";
+
+/// How the planner announces operands of types that do not belong together, where it takes that for an error of its own.
+const NOT_COERCED: &str = "Failed to coerce types";
+
 fn kind(error: &DataFusionError) -> QueryErrorKind {
     let failed = in_chain(error, |current| {
         if let Some(error) = current.downcast_ref::<spanlake_storage::Error>() {
@@ -177,6 +183,11 @@ fn kind(error: &DataFusionError) -> QueryErrorKind {
         | DataFusionError::Configuration(_)
         | DataFusionError::Execution(_) => QueryErrorKind::Invalid,
         DataFusionError::ArrowError(inner, _) => failed.unwrap_or_else(|| arrow_kind(inner)),
+        // What a predicate asks of the rows of a segment comes as an error of the Parquet reader.
+        DataFusionError::ParquetError(inner) if inner.to_string().contains(PREDICATE_FAILED) => {
+            failed.unwrap_or(QueryErrorKind::Invalid)
+        }
+        DataFusionError::Internal(text) if text.starts_with(NOT_COERCED) => QueryErrorKind::Invalid,
         _ => failed.unwrap_or(QueryErrorKind::Internal),
     }
 }
