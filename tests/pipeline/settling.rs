@@ -276,3 +276,56 @@ async fn captured_calls_count_once_span_by_span() {
         settles_to(&server, &truth, &format!("{order}, after a restart")).await;
     }
 }
+
+/// Scenario: a model gets a price of the user's own after its calls were stored, some of them committed, some hot.
+/// Guarantee: a dry run tells calls and cost before and after, and changes nothing; the run records it; queries, views and the
+/// rollup have the new cost, after a restart too; a second run finds nothing to change.
+#[tokio::test(flavor = "multi_thread")]
+async fn stored_calls_are_priced_again() {
+    let mut world = World::new(9, 12);
+    let first = server().start().await;
+    for request in world.requests() {
+        assert_eq!(first.otlp_http().export(request).await.status, 200);
+    }
+    settles_to(&first, &world.truth, "what is to be priced").await;
+    let (calls, input, output) = world.truth["house-model"];
+    let options = first.stop().await;
+    let catalogue = options.home().join("prices.toml");
+    let text = "name = \"house\"\n[[price]]\nmodel = \"house-*\"\ninput = 2\noutput = 8\n";
+    std::fs::write(&catalogue, text).expect("the catalogue");
+    let server = options.arg("--prices", catalogue.to_str().expect("text")).start().await;
+    let url = format!("http://{}", server.addresses().http);
+    let reprice = async |more: &[&str]| {
+        let arguments =
+            [&["reprice", "--server", &url, "--from", "2020-01-01", "--to", "2100-01-01"][..], more].concat();
+        let output = server.options().run(&arguments).await;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    };
+    let cost = "SELECT CAST(sum(cost_usd) AS VARCHAR) AS usd, count(*) FILTER (WHERE cost_usd IS NULL) AS unpriced
+        FROM llm_calls WHERE model = 'house-model'";
+    let expected = format!("{:.12}", (2 * input + 8 * output) as f64 / 1e6);
+
+    let told = reprice(&["--dry-run"]).await;
+    assert!(told.contains(&expected) && told.contains(&format!("{calls} calls would change")), "{expected} in {told}");
+    assert_eq!(server.sql(cost).await[0]["unpriced"], calls);
+    let other = reprice(&["--model", "gpt-4o"]).await;
+    assert!(other.contains("0 calls changed"), "{other}");
+    let told = reprice(&["--model", "house-model"]).await;
+    assert!(told.contains(&format!("{calls} calls changed")), "{told}");
+    let check = async |server: &ServerProcess| {
+        let row = &server.sql(cost).await[0];
+        assert_eq!((row["usd"].as_str(), &row["unpriced"]), (Some(expected.as_str()), &0.into()));
+    };
+    check(&server).await;
+    assert!(reprice(&[]).await.contains("0 calls changed"));
+    let server = server.restart().await;
+    check(&server).await;
+    let run = server.options().run(&["rollup", "run", "model_usage_hour", "--control", &control(&server)]).await;
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let rolled = "SELECT CAST(sum(cost_usd) AS VARCHAR) AS usd, CAST(sum(unpriced_requests) AS BIGINT) AS unpriced
+        FROM model_usage_hour WHERE model = 'house-model'";
+    let row = &server.sql(rolled).await[0];
+    assert_eq!((row["usd"].as_str(), &row["unpriced"]), (Some(expected.as_str()), &0.into()));
+}

@@ -50,6 +50,7 @@ mod reading;
 pub mod rebuild;
 mod recall;
 mod receive;
+mod reprice;
 mod resources;
 mod roles;
 mod room;
@@ -70,6 +71,7 @@ pub use recall::RECALLED;
 pub use receive::{
     ContentEncoding, ContentType, ExportOutcome, Ingest, IngestOptions, Rejection, RejectionKind, Request,
 };
+pub use reprice::{RepricedModel, Repricing};
 pub use signal::Signal;
 pub use stats::{IngestStats, SignalStats};
 pub use traces::{TRACE_WINDOW, TraceOf};

@@ -6,6 +6,7 @@
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::datatypes::{Date32Type, Decimal128Type, Int64Type, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
+use spanlake_schema::corrections::Address;
 use spanlake_storage::{Error, ErrorKind, Result};
 
 use crate::meaning::Meaning;
@@ -43,6 +44,8 @@ pub const RECALLED: &[&str] = &[
     "unattributed_tokens",
     "cost_usd",
     "price_source",
+    "model",
+    "start_time",
 ];
 
 /// What a row tells of a call, and the models it names, requested and answered.
@@ -50,9 +53,9 @@ type NotedRow<'a> = (Note, [&'a [u8]; 2]);
 
 /// One row.
 #[derive(Clone, Copy)]
-struct Row<'a> {
-    batch: &'a RecordBatch,
-    at: usize,
+pub(crate) struct Row<'a> {
+    pub(crate) batch: &'a RecordBatch,
+    pub(crate) at: usize,
 }
 
 impl<'a> Row<'a> {
@@ -62,7 +65,7 @@ impl<'a> Row<'a> {
         self.batch.column_by_name(name).ok_or_else(missing)
     }
 
-    fn text(&self, name: &str) -> Result<Option<&'a str>> {
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&'a str>> {
         let texts: Option<&StringArray> = self.column(name)?.as_string_opt();
         Ok(texts.filter(|texts| texts.is_valid(self.at)).map(|texts| texts.value(self.at)))
     }
@@ -89,7 +92,7 @@ impl<'a> Row<'a> {
         date.zip(received).ok_or_else(unfit)
     }
 
-    fn role(&self) -> Result<Role> {
+    pub(crate) fn role(&self) -> Result<Role> {
         Ok(match self.text("usage_role")? {
             Some("leaf") => Role::Leaf,
             Some("aggregate") => Role::Aggregate,
@@ -107,16 +110,27 @@ impl<'a> Row<'a> {
     }
 
     fn cost(&self, meaning: &Meaning) -> Result<(Cost, PricedBy)> {
-        let costs = self.column("cost_usd")?.as_primitive_opt::<Decimal128Type>();
-        if let Some(costs) = costs.filter(|costs| costs.is_valid(self.at)) {
+        if let Some(cost) = self.stored_cost()? {
             let source = self.text("price_source")?;
             let priced_by = if source == Some(meaning.pricer().source(PricedBy::BuiltIn)) {
                 PricedBy::BuiltIn
             } else {
                 PricedBy::Own
             };
-            return Ok((Cost::Usd(costs.value(self.at)), priced_by));
+            return Ok((Cost::Usd(i128::from(cost)), priced_by));
         }
+        self.price(meaning)
+    }
+
+    /// The cost that the row has, in units of 10^-12 US dollars.
+    pub(crate) fn stored_cost(&self) -> Result<Option<i64>> {
+        let costs = self.column("cost_usd")?.as_primitive_opt::<Decimal128Type>();
+        let cost = costs.filter(|costs| costs.is_valid(self.at)).map(|costs| costs.value(self.at));
+        Ok(cost.and_then(|cost| i64::try_from(cost).ok()))
+    }
+
+    /// What the row costs by the prices of now.
+    pub(crate) fn price(&self, meaning: &Meaning) -> Result<(Cost, PricedBy)> {
         let models = [self.text("response_model")?, self.text("request_model")?];
         let call = Call {
             provider: self.text("provider")?,
@@ -131,6 +145,22 @@ impl<'a> Row<'a> {
             reasoning_tokens: self.int("reasoning_tokens")?,
         };
         Ok(meaning.price(models, call))
+    }
+
+    /// Which row it is; `None` where the columns have other types than the table.
+    pub(crate) fn address(&self) -> Result<Option<Address>> {
+        let ids = self.text("trace_id")?.zip(self.text("span_id")?);
+        let (date, received_micros) = self.place()?;
+        let starts = self.column("start_time")?.as_primitive_opt::<TimestampMicrosecondType>();
+        let (telling, start_micros) = (self.int("telling")?, starts.map(|starts| starts.value(self.at)));
+        Ok(ids.zip(start_micros).map(|((trace_id, span_id), start_micros)| Address {
+            date,
+            trace_id: trace_id.to_owned(),
+            span_id: span_id.to_owned(),
+            received_micros,
+            telling,
+            start_micros,
+        }))
     }
 
     /// When the call was made: its start, or its arrival where it tells none.

@@ -116,7 +116,7 @@ impl Settling {
     ///
     /// # Errors
     /// As of [`Lake::append`].
-    pub(crate) async fn append(&self, tenant: &str, found: &[Correction]) -> Result<()> {
+    async fn append(&self, tenant: &str, found: &[Correction]) -> Result<()> {
         if found.is_empty() {
             return Ok(());
         }
@@ -154,6 +154,27 @@ impl Settling {
         let count = found.len();
         self.log(tenant, found).await;
         Ok(count)
+    }
+
+    pub(crate) fn meaning(&self) -> &Meaning {
+        &self.meaning
+    }
+
+    /// A revision higher than all before, and the time in microseconds.
+    pub(crate) fn next_revision(&self) -> (i64, i64) {
+        let now = self.ambient.now_unix_nano();
+        (self.traces.next_revision(now), (now / 1_000) as i64)
+    }
+
+    /// Makes any number of corrections durable and visible.
+    ///
+    /// # Errors
+    /// As of [`Lake::append`]; those before the one that failed are recorded.
+    pub(crate) async fn append_all(&self, tenant: &str, found: &[Correction]) -> Result<()> {
+        for chunk in found.chunks(FRAME_CORRECTIONS) {
+            self.append(tenant, chunk).await?;
+        }
+        Ok(())
     }
 
     fn take_doubtful(&self) -> Vec<TraceOf> {

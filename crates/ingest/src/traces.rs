@@ -150,6 +150,11 @@ impl Traces {
         traces.into_iter().for_each(|trace| state.doubt(trace));
     }
 
+    /// A number higher than all before, for corrections of one process.
+    pub(crate) fn next_revision(&self, now_nanos: u64) -> i64 {
+        self.state.lock().next_revision(now_nanos)
+    }
+
     /// Bytes of memory now, and traces left unsettled for want of it so far.
     pub(crate) fn stats(&self) -> (usize, u64) {
         let state = self.state.lock();

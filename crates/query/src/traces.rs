@@ -16,6 +16,14 @@ pub enum TraceSelection {
     /// Those with calls that arrived in this half-open range of time, microseconds since 1970-01-01, as far as their spans
     /// arrived in it.
     Received(std::ops::Range<i64>),
+    /// Not whole traces, but the calls that started in this half-open range of time, microseconds since 1970-01-01, of one model
+    /// or of all; what is told of them twice, too.
+    Calls {
+        /// When they started.
+        started: std::ops::Range<i64>,
+        /// Their model.
+        model: Option<String>,
+    },
 }
 
 impl TraceSelection {
@@ -25,6 +33,16 @@ impl TraceSelection {
                 let is_id = |id: &&String| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit());
                 let ids: Vec<String> = ids.iter().filter(is_id).map(|id| format!("'{id}'")).collect();
                 if ids.is_empty() { "false".to_owned() } else { format!("trace_id IN ({})", ids.join(", ")) }
+            }
+            Self::Calls { started, model } => {
+                let model = model.as_ref().map(|model| format!(" AND model = '{}'", model.replace('\'', "''")));
+                format!(
+                    "usage_role IN ('leaf', 'duplicate') AND start_time >= to_timestamp_micros({}) AND start_time < \
+                     to_timestamp_micros({}){}",
+                    started.start,
+                    started.end,
+                    model.unwrap_or_default()
+                )
             }
             Self::Received(range) => {
                 let arrived = format!(
@@ -40,7 +58,8 @@ impl TraceSelection {
 }
 
 impl QueryEngine {
-    /// Columns of the spans of some traces, hot ones too, as they are corrected; those of a trace follow each other.
+    /// Columns of the spans of some traces, hot ones too, as they are corrected; those of a whole trace follow
+    /// each other.
     ///
     /// # Errors
     /// As of queries.
@@ -51,7 +70,8 @@ impl QueryEngine {
         selection: &TraceSelection,
     ) -> Result<SendableRecordBatchStream, QueryError> {
         let (columns, condition) = (columns.join(", "), selection.condition());
-        let statement = format!("SELECT {columns} FROM spans WHERE {condition} ORDER BY trace_id");
+        let order = if matches!(selection, TraceSelection::Calls { .. }) { "" } else { " ORDER BY trace_id" };
+        let statement = format!("SELECT {columns} FROM spans WHERE {condition}{order}");
         let source = std::sync::Arc::clone(self.source());
         self.sql_over(source, tenant, &statement, Parameters::None, BOUNDS).await
     }

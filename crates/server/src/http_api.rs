@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use tokio::time::Instant;
 
 use crate::body::{BodyBudget, BodyReader};
@@ -16,7 +16,7 @@ use crate::config::resident_bytes;
 use crate::gate::Gate;
 use crate::metrics_text::{self, Figures};
 use crate::sql_http::{self, ApiError, STATEMENT_BYTES_MAX};
-use crate::verify_http;
+use crate::{reprice, verify_http};
 
 /// Statements being received at once, in bytes.
 const STATEMENTS_BYTES_MAX: usize = 64 * STATEMENT_BYTES_MAX;
@@ -63,6 +63,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/sql", get(sql_http::get).post(sql_http::post).fallback(any(wrong_method)))
         .route("/api/v1/verify", get(verify_http::get))
+        .route("/api/v1/reprice", post(reprice::post))
         .fallback(not_found)
         .with_state(api)
 }

@@ -5,6 +5,7 @@
 
 mod policy;
 mod prices;
+mod reprice;
 mod rollup;
 mod sql;
 mod verify;
@@ -79,6 +80,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         Some(("policy", matches)) => policy::run(matches),
         Some(("prices", matches)) => prices::run(matches),
         Some(("sql", matches)) => runtime()?.block_on(sql::run(matches)),
+        Some(("reprice", matches)) => runtime()?.block_on(reprice::run(matches)),
         Some(("verify", matches)) => runtime()?.block_on(verify::run(matches)),
         Some(("rollup", matches)) => runtime()?.block_on(rollup::run(matches)),
         Some(("wal", matches)) => wal::run(matches),
@@ -181,6 +183,7 @@ pub fn command() -> Command {
         .subcommand(rollup::command())
         .subcommand(policy::command())
         .subcommand(prices::command())
+        .subcommand(reprice::command())
         .subcommand(verify::command())
         .subcommand(wal::command())
         .subcommand(Command::new("version").about("Print the version"))

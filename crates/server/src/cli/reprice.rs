@@ -1,0 +1,93 @@
+//! `spanlake reprice`: stored calls, priced again by a running server.
+
+use std::fmt::Write;
+
+use anyhow::Context;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::Unreachable;
+use super::sql::server_argument;
+use crate::config::ConfigError;
+use crate::reprice::Report;
+use crate::verify_http::parse_time;
+
+pub(super) fn command() -> Command {
+    let time =
+        |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("TIME").help(help).required(true);
+    Command::new("reprice")
+        .about("Price stored calls again by the prices that a running server has now")
+        .after_help(
+            "Prints calls and cost by model, before and after, and records what changes; queries and rollups follow. Each call is \
+             priced by its own time.\n\nspanlake reprice --from 2026-01-01 --to 2026-02-01 --model gpt-4o --dry-run",
+        )
+        .arg(server_argument())
+        .arg(time("from", "calls that started from this time on, UTC: 2026-01-31, 2026-01-31T12:30"))
+        .arg(time("to", "and before this time"))
+        .arg(Arg::new("model").long("model").value_name("NAME").help("calls of this model only"))
+        .arg(Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue).help("print what would change, record nothing"))
+}
+
+pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    for name in ["from", "to"] {
+        let value = text(name).expect("invariant: clap requires it");
+        parse_time(value).map_err(|problem| ConfigError { problems: vec![format!("--{name}: {problem}")] })?;
+        query.append_pair(name, value);
+    }
+    if let Some(model) = text("model") {
+        query.append_pair("model", model);
+    }
+    query.append_pair("dry_run", if matches.get_flag("dry-run") { "true" } else { "false" });
+    let server = text("server").expect("invariant: has a default").trim_end_matches('/');
+    let url = format!("{server}/api/v1/reprice?{}", query.finish());
+    let answer =
+        reqwest::Client::new().post(&url).header("content-type", "application/json").send().await.map_err(|error| {
+            match error.is_builder() {
+                true => anyhow::anyhow!("--server {server}: {error}"),
+                false => Unreachable(format!(
+                    "no Spanlake answers at {server}: start one with `spanlake serve`, or name another with --server"
+                ))
+                .into(),
+            }
+        })?;
+    let status = answer.status();
+    let body = answer.bytes().await.context("the answer broke off")?;
+    if !status.is_success() {
+        let error: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+        let message = error.as_ref().and_then(|error| error["error"]["message"].as_str());
+        anyhow::bail!("{}", message.map_or_else(|| format!("{url} answered {status}"), str::to_owned));
+    }
+    let report: Report = serde_json::from_slice(&body).with_context(|| format!("{url} answered with no report"))?;
+    print!("{}", render(&report));
+    Ok(())
+}
+
+fn render(report: &Report) -> String {
+    let header = ["MODEL", "CALLS", "CHANGED", "UNPRICED", "OLD USD", "NEW USD", "DIFFERENCE"].map(str::to_owned);
+    let rows = report.models.iter().map(|(model, told)| {
+        [
+            if model.is_empty() { "NULL".to_owned() } else { model.clone() },
+            told.calls.to_string(),
+            told.changed.to_string(),
+            format!("{} -> {}", told.old_unpriced, told.new_unpriced),
+            told.old_usd.clone(),
+            told.new_usd.clone(),
+            told.difference_usd.clone(),
+        ]
+    });
+    let rows: Vec<[String; 7]> = std::iter::once(header).chain(rows).collect();
+    let widths: [usize; 7] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    let changed: u64 = report.models.values().map(|told| told.changed).sum();
+    let done = if report.is_dry_run { "would change; nothing was recorded" } else { "changed" };
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{changed} calls {done}");
+    text
+}

@@ -1,0 +1,161 @@
+//! `POST /api/v1/reprice`: stored calls, priced again by the prices of now.
+
+use std::collections::BTreeMap;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Response;
+use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
+use spanlake_ingest::{RECALLED, RepricedModel, Repricing};
+use spanlake_query::{QueryError, TraceSelection};
+use spanlake_schema::DEFAULT_TENANT;
+
+use crate::gate::Services;
+use crate::http_api::Api;
+use crate::sql_http::ApiError;
+use crate::verify_http::parse_time;
+
+/// What new prices change.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) is_dry_run: bool,
+    /// By model; the empty name stands for calls without one.
+    pub(crate) models: BTreeMap<String, ModelReport>,
+}
+
+/// What new prices change for the calls of one model. Sums of money are decimal text.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ModelReport {
+    pub(crate) calls: u64,
+    pub(crate) changed: u64,
+    pub(crate) old_unpriced: u64,
+    pub(crate) new_unpriced: u64,
+    pub(crate) old_usd: String,
+    pub(crate) new_usd: String,
+    pub(crate) difference_usd: String,
+}
+
+impl From<RepricedModel> for ModelReport {
+    fn from(told: RepricedModel) -> Self {
+        Self {
+            calls: told.calls,
+            changed: told.changed,
+            old_unpriced: told.old_unpriced,
+            new_unpriced: told.new_unpriced,
+            old_usd: dollars(told.old_usd_picos),
+            new_usd: dollars(told.new_usd_picos),
+            difference_usd: dollars(told.new_usd_picos - told.old_usd_picos),
+        }
+    }
+}
+
+/// Units of 10^-12 dollars as people read them.
+fn dollars(picos: i128) -> String {
+    let sign = if picos < 0 { "-" } else { "" };
+    let picos = picos.unsigned_abs();
+    format!("{sign}{}.{:012}", picos / 1_000_000_000_000, picos % 1_000_000_000_000)
+}
+
+/// Which calls: those that started from a time on and before another, of one model or of all.
+#[derive(Debug, Default)]
+struct Wanted {
+    from_micros: Option<i64>,
+    to_micros: Option<i64>,
+    model: Option<String>,
+    is_dry_run: bool,
+}
+
+/// The parameters `from` and `to`, which are needed, `model` and `dry_run`.
+pub(crate) async fn post(State(api): State<Api>, request: Request) -> Response {
+    let wanted = wanted(&request);
+    // A body is no part of it, and cannot be shared between threads while the calls are read.
+    drop(request);
+    let answer = async { reprice(api.gate.services()?, wanted?).await };
+    let answer = answer.await.map(|report| {
+        let body = serde_json::to_vec(&report).expect("invariant: a report becomes JSON");
+        let builder = Response::builder().header(CONTENT_TYPE, "application/json");
+        builder.body(Body::from(body)).expect("invariant: constant headers are valid")
+    });
+    answer.unwrap_or_else(ApiError::into_response)
+}
+
+fn wanted(request: &Request) -> Result<Wanted, ApiError> {
+    // No page of another site can send this without asking first.
+    if request.headers().get(CONTENT_TYPE).is_none_or(|told| told != "application/json") {
+        return Err(invalid("the header content-type has to be application/json".to_owned()));
+    }
+    Wanted::parse(request.uri().query().unwrap_or_default())
+}
+
+fn invalid(message: String) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, "invalid", message)
+}
+
+impl Wanted {
+    fn parse(query: &str) -> Result<Self, ApiError> {
+        let mut wanted = Self::default();
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            let time = || parse_time(&value).map_err(|problem| invalid(format!("parameter `{name}`: {problem}")));
+            match name.as_ref() {
+                "from" => wanted.from_micros = Some(time()?),
+                "to" => wanted.to_micros = Some(time()?),
+                "model" => wanted.model = Some(value.into_owned()),
+                "dry_run" if value == "true" || value == "false" => wanted.is_dry_run = value == "true",
+                "dry_run" => return Err(invalid(format!("parameter `dry_run` is true or false, not `{value}`"))),
+                other => {
+                    return Err(invalid(format!("there is no parameter `{other}`: use from, to, model and dry_run")));
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn selection(self) -> Result<TraceSelection, ApiError> {
+        let (Some(from), Some(to)) = (self.from_micros, self.to_micros) else {
+            return Err(invalid("the parameters `from` and `to` say which calls are priced again".to_owned()));
+        };
+        if from >= to {
+            return Err(invalid("`from` has to lie before `to`".to_owned()));
+        }
+        Ok(TraceSelection::Calls { started: from..to, model: self.model })
+    }
+}
+
+async fn reprice(services: &Services, wanted: Wanted) -> Result<Report, ApiError> {
+    let is_dry_run = wanted.is_dry_run;
+    let selection = wanted.selection()?;
+    let mut told = Repricing::default();
+    let mut rows = services.engine.trace_spans(DEFAULT_TENANT, RECALLED, &selection).await?;
+    while let Some(batch) = rows.try_next().await.map_err(QueryError::from)? {
+        let repriced = services.ingest.reprice(DEFAULT_TENANT, &batch, &mut told, is_dry_run).await;
+        repriced.map_err(QueryError::from)?;
+    }
+    let models = told.models.into_iter().map(|(model, told)| (model.unwrap_or_default(), told.into())).collect();
+    Ok(Report { is_dry_run, models })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Wanted, dollars};
+
+    #[test]
+    fn money_keeps_every_digit() {
+        assert_eq!(dollars(1), "0.000000000001");
+        assert_eq!(dollars(-1_500_000_000_000), "-1.500000000000");
+        assert_eq!(dollars(0), "0.000000000000");
+    }
+
+    #[test]
+    fn which_calls_has_to_be_told() {
+        let problem = |query: &str| Wanted::parse(query).and_then(Wanted::selection).map(|_| ());
+        assert!(problem("from=2026-01-01&to=2026-02-01&model=gpt-4o&dry_run=true").is_ok());
+        for query in
+            ["", "from=2026-01-01", "from=2026-02-01&to=2026-02-01", "from=x&to=2026-02-01", "day=1", "dry_run=1"]
+        {
+            assert!(problem(query).is_err(), "{query}");
+        }
+    }
+}
