@@ -35,11 +35,12 @@ const REQUESTS_GRACE: Duration = Duration::from_secs(10);
 /// Time for the log to be closed beyond `shutdown_timeout`, which flush and commit may use up.
 const CLOSING_GRACE: Duration = Duration::from_secs(2);
 
-/// How often a start is tried where the store fails meanwhile, and the waits in between, which double: a quarter of a minute in
-/// all. Beyond that whoever supervises the process has to know.
-const OPEN_TRIES: u32 = 8;
+/// How often a start is tried where the store fails meanwhile, and the waits in between, which double: a third of a minute in
+/// all. A start lists a dozen tables, and a store that cuts one answer in twenty fails every second one. Beyond that whoever supervises
+/// the process has to know.
+const OPEN_TRIES: u32 = 24;
 const OPEN_WAIT_FIRST: Duration = Duration::from_millis(100);
-const OPEN_WAIT_MAX: Duration = Duration::from_secs(5);
+const OPEN_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// How a server is run, beside its configuration.
 #[derive(Clone, Copy, Debug, Default)]
