@@ -178,9 +178,9 @@ fn decode_all(load: &Load) -> BTreeMap<&'static str, Vec<RecordBatch>> {
 }
 
 /// A file for each table.
-fn encode_all(tables: &BTreeMap<&'static str, Vec<RecordBatch>>) -> Vec<Bytes> {
+fn encode_all(tables: &BTreeMap<&'static str, Vec<RecordBatch>>) -> Vec<segment::Encoded> {
     let spec = |name: &str| *TABLES.iter().find(|spec| spec.name == name).unwrap();
-    tables.iter().map(|(name, batches)| segment::encode(spec(name), batches).unwrap().bytes).collect()
+    tables.iter().map(|(name, batches)| segment::encode(spec(name), batches).unwrap()).collect()
 }
 
 fn verify(load: &Load, batches: &[RecordBatch]) {
@@ -224,11 +224,10 @@ fn walk(load: &Load, steps: &mut Steps) {
 fn parquet(load: &Load, steps: &mut Steps) {
     let tables = decode_all(load);
     let encoded = segment::encode(&spans::SPEC, &tables[spans::SPEC.name]).unwrap();
-    let builder =
-        parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(encoded.bytes.clone()).unwrap();
+    let builder = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(encoded.to_bytes()).unwrap();
     let read: Vec<RecordBatch> = builder.build().unwrap().map(Result::unwrap).collect();
     verify(load, &read);
-    let files: Vec<Bytes> = encode_all(&tables);
+    let files: Vec<Bytes> = encode_all(&tables).iter().map(segment::Encoded::to_bytes).collect();
     let size: usize = files.iter().map(Bytes::len).sum();
     let mut compressor = zstd::bulk::Compressor::new(1).unwrap();
     let floor = time(load, || {

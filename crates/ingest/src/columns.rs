@@ -7,22 +7,25 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int64Array, ListArray, MapArray, StringArray,
-    StructArray, TimestampMicrosecondArray, new_null_array,
+    ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int64Array, MapArray, StringArray, StructArray,
+    TimestampMicrosecondArray,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::DataType;
+
+use crate::lists::rows_of;
+use crate::nulls::null_column;
 
 /// One bit a row: whether the row has a value.
 #[derive(Clone, Debug, Default)]
-struct Present {
+pub(crate) struct Present {
     bits: Vec<u8>,
-    count: usize,
+    pub(crate) count: usize,
 }
 
 impl Present {
     #[inline]
-    fn set(&mut self, row: usize) {
+    pub(crate) fn set(&mut self, row: usize) {
         let byte = row / 8;
         if byte >= self.bits.len() {
             self.bits.resize(byte + 1, 0);
@@ -31,7 +34,7 @@ impl Present {
         self.count += 1;
     }
 
-    fn finish(mut self, rows: usize) -> Option<NullBuffer> {
+    pub(crate) fn finish(mut self, rows: usize) -> Option<NullBuffer> {
         if self.count == rows {
             return None;
         }
@@ -47,7 +50,12 @@ pub(crate) struct Text {
     data: Vec<u8>,
     ends: Vec<i32>,
     present: Present,
+    /// Rows to make room for with the first value.
+    rows_hint: usize,
 }
+
+/// Room that a column gets with its first value, in bytes at most.
+const FIRST_ROOM_BYTES: usize = 4096;
 
 /// Where invalid UTF-8 was replaced: indices of values.
 pub(crate) type Repaired = Vec<usize>;
@@ -56,7 +64,17 @@ impl Text {
     pub(crate) fn with_capacity(rows: usize, bytes: usize) -> Self {
         let mut ends = Vec::with_capacity(rows + 1);
         ends.push(0);
-        Self { data: Vec::with_capacity(bytes), ends, present: Present::default() }
+        Self { data: Vec::with_capacity(bytes), ends, present: Present::default(), rows_hint: rows }
+    }
+
+    /// A column that takes no memory before its first value, and then room for about so many rows.
+    pub(crate) fn sparse(rows_hint: usize) -> Self {
+        Self { rows_hint, ..Self::default() }
+    }
+
+    /// Makes room for so many bytes.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.data.reserve(bytes);
     }
 
     /// Values so far, NULLs included.
@@ -68,9 +86,23 @@ impl Text {
     #[inline]
     fn pad(&mut self, row: usize) {
         if self.ends.len() <= row {
-            let end = self.ends.last().copied().unwrap_or(0);
-            self.ends.resize(row + 1, end);
+            self.fill(row);
         }
+    }
+
+    #[cold]
+    fn fill(&mut self, row: usize) {
+        if self.ends.is_empty() {
+            self.ends.reserve(self.rows_hint.max(row) + 2);
+        }
+        let end = self.ends.last().copied().unwrap_or(0);
+        self.ends.resize(row + 1, end);
+    }
+
+    /// Rows of a column tend to be as long as the first.
+    #[cold]
+    fn make_room(&mut self, bytes: usize) {
+        self.data.reserve((bytes * self.rows_hint).min(FIRST_ROOM_BYTES));
     }
 
     #[inline]
@@ -82,6 +114,9 @@ impl Text {
     #[inline]
     pub(crate) fn set(&mut self, row: usize, value: &[u8]) {
         self.pad(row);
+        if self.data.capacity() == 0 {
+            self.make_room(value.len());
+        }
         self.data.extend_from_slice(value);
         self.close();
         self.present.set(row);
@@ -141,11 +176,11 @@ impl Text {
         }
     }
 
-    fn finish_string(mut self, rows: usize, repaired: &mut Repaired) -> StringArray {
+    pub(crate) fn finish_string(mut self, rows: usize, repaired: &mut Repaired) -> StringArray {
         self.pad(rows);
         let nulls = self.present.finish(rows);
-        let ends = OffsetBuffer::new(ScalarBuffer::from(self.ends));
-        let data = Buffer::from_vec(self.data);
+        let ends = OffsetBuffer::new(ScalarBuffer::from(fitting(self.ends)));
+        let data = Buffer::from_vec(fitting(self.data));
         match StringArray::try_new(ends.clone(), data.clone(), nulls.clone()) {
             Ok(array) => array,
             Err(_) => repair(&ends, &data, nulls.as_ref(), repaired),
@@ -154,7 +189,7 @@ impl Text {
 
     pub(crate) fn finish(self, rows: usize, repaired: &mut Repaired) -> ArrayRef {
         if self.present.count == 0 {
-            return new_null_array(&DataType::Utf8, rows);
+            return null_column(&DataType::Utf8, rows);
         }
         Arc::new(self.finish_string(rows, repaired))
     }
@@ -163,6 +198,14 @@ impl Text {
     pub(crate) fn finish_required(self, rows: usize, repaired: &mut Repaired) -> ArrayRef {
         Arc::new(self.finish_string(rows, repaired))
     }
+}
+
+/// Rows are held until they are flushed: room that was not needed is given back.
+fn fitting<T>(mut values: Vec<T>) -> Vec<T> {
+    if values.capacity() > values.len() * 2 {
+        values.shrink_to_fit();
+    }
+    values
 }
 
 /// The slow path: values with invalid UTF-8 get U+FFFD in place of what is invalid.
@@ -186,21 +229,36 @@ fn repair(ends: &OffsetBuffer<i32>, data: &[u8], nulls: Option<&NullBuffer>, rep
 pub(crate) struct Fixed<T> {
     values: Vec<T>,
     present: Present,
+    /// Rows to make room for with the first value.
+    rows_hint: usize,
 }
 
 impl<T: Copy + Default> Fixed<T> {
     pub(crate) fn with_capacity(rows: usize) -> Self {
-        Self { values: Vec::with_capacity(rows), present: Present::default() }
+        Self { values: Vec::with_capacity(rows), ..Self::sparse(rows) }
+    }
+
+    /// A column that takes no memory before its first value, and then room for about so many rows.
+    pub(crate) fn sparse(rows_hint: usize) -> Self {
+        Self { rows_hint, values: Vec::new(), present: Present::default() }
     }
 
     /// Sets the value of a row beyond all rows set before.
     #[inline]
     pub(crate) fn set(&mut self, row: usize, value: T) {
-        if self.values.len() < row {
-            self.values.resize(row, T::default());
+        if self.values.len() < row || self.values.capacity() == 0 {
+            self.fill(row);
         }
         self.values.push(value);
         self.present.set(row);
+    }
+
+    #[cold]
+    fn fill(&mut self, row: usize) {
+        if self.values.is_empty() {
+            self.values.reserve(self.rows_hint.max(row) + 1);
+        }
+        self.values.resize(row, T::default());
     }
 
     /// Changes the value of a row set before.
@@ -213,14 +271,14 @@ impl<T: Copy + Default> Fixed<T> {
     fn parts(mut self, rows: usize) -> (Vec<T>, Option<NullBuffer>) {
         self.values.resize(rows, T::default());
         let nulls = self.present.finish(rows);
-        (self.values, nulls)
+        (fitting(self.values), nulls)
     }
 }
 
 impl Fixed<i64> {
     pub(crate) fn finish(self, rows: usize) -> ArrayRef {
         if self.present.count == 0 {
-            return new_null_array(&DataType::Int64, rows);
+            return null_column(&DataType::Int64, rows);
         }
         let (values, nulls) = self.parts(rows);
         Arc::new(Int64Array::new(values.into(), nulls))
@@ -241,7 +299,7 @@ impl Fixed<i64> {
 impl Fixed<f64> {
     pub(crate) fn finish(self, rows: usize) -> ArrayRef {
         if self.present.count == 0 {
-            return new_null_array(&DataType::Float64, rows);
+            return null_column(&DataType::Float64, rows);
         }
         let (values, nulls) = self.parts(rows);
         Arc::new(Float64Array::new(values.into(), nulls))
@@ -260,96 +318,11 @@ impl Fixed<i128> {
     pub(crate) fn finish_usd(self, rows: usize) -> ArrayRef {
         let data_type = spanlake_schema::ColumnType::Usd.arrow_type();
         if self.present.count == 0 {
-            return new_null_array(&data_type, rows);
+            return null_column(&data_type, rows);
         }
         let (values, nulls) = self.parts(rows);
         Arc::new(Decimal128Array::new(values.into(), nulls).with_data_type(data_type))
     }
-}
-
-/// Lists of text, or NULL.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct TextList {
-    items: Text,
-    ends: Vec<i32>,
-    present: Present,
-}
-
-impl TextList {
-    /// Appends an item to the list of the row that [`TextList::close`] ends.
-    pub(crate) fn push_item(&mut self, value: &[u8]) {
-        self.items.push(value);
-    }
-
-    /// Ends the list of a row beyond all rows set before.
-    pub(crate) fn close(&mut self, row: usize) {
-        let before = self.ends.last().copied().unwrap_or(0);
-        self.ends.resize(row + 1, before);
-        self.ends.push(self.items.len() as i32);
-        self.present.set(row);
-    }
-
-    pub(crate) fn finish(mut self, rows: usize, repaired: &mut Repaired) -> ArrayRef {
-        let data_type = spanlake_schema::ColumnType::TextList.arrow_type();
-        if self.present.count == 0 {
-            return new_null_array(&data_type, rows);
-        }
-        let end = self.ends.last().copied().unwrap_or(0);
-        self.ends.resize(rows + 1, end);
-        let DataType::List(field) = data_type else { unreachable!("a text list is a list") };
-        let ends = OffsetBuffer::new(ScalarBuffer::from(self.ends));
-        let items = self.items.len();
-        let mut bad = Repaired::new();
-        let items = Arc::new(self.items.finish_string(items, &mut bad));
-        repaired.extend(rows_of(&ends, &bad));
-        Arc::new(ListArray::new(field, ends, items, self.present.finish(rows)))
-    }
-}
-
-/// Lists of numbers, or NULL.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct NumberList<T> {
-    items: Vec<T>,
-    ends: Vec<i32>,
-    present: Present,
-}
-
-impl<T> NumberList<T> {
-    /// Sets the list of a row beyond all rows set before.
-    pub(crate) fn set(&mut self, row: usize, items: impl Iterator<Item = T>) {
-        self.items.extend(items);
-        let before = self.ends.last().copied().unwrap_or(0);
-        self.ends.resize(row + 1, before);
-        self.ends.push(self.items.len() as i32);
-        self.present.set(row);
-    }
-
-    fn finish_with(mut self, rows: usize, data_type: DataType, array: impl FnOnce(Vec<T>) -> ArrayRef) -> ArrayRef {
-        let end = self.ends.last().copied().unwrap_or(0);
-        self.ends.resize(rows + 1, end);
-        let DataType::List(field) = data_type else { unreachable!("a number list is a list") };
-        let ends = OffsetBuffer::new(ScalarBuffer::from(self.ends));
-        Arc::new(ListArray::new(field, ends, array(self.items), self.present.finish(rows)))
-    }
-}
-
-impl NumberList<i64> {
-    pub(crate) fn finish(self, rows: usize) -> ArrayRef {
-        let data_type = spanlake_schema::ColumnType::Int64List.arrow_type();
-        self.finish_with(rows, data_type, |items| Arc::new(Int64Array::from(items)))
-    }
-}
-
-impl NumberList<f64> {
-    pub(crate) fn finish(self, rows: usize) -> ArrayRef {
-        let data_type = spanlake_schema::ColumnType::Float64List.arrow_type();
-        self.finish_with(rows, data_type, |items| Arc::new(Float64Array::from(items)))
-    }
-}
-
-/// The rows whose lists hold the given items.
-fn rows_of(ends: &OffsetBuffer<i32>, items: &[usize]) -> Vec<usize> {
-    items.iter().map(|&item| ends.partition_point(|&end| end as usize <= item) - 1).collect()
 }
 
 /// Attribute keys and values of rows, or NULL.
@@ -363,20 +336,20 @@ pub(crate) struct TextMap {
 
 impl Default for TextMap {
     fn default() -> Self {
-        Self::with_capacity(0, 0)
+        Self::sparse(0)
     }
 }
 
+/// Entries of a map, for sizing columns. Wrong guesses cost a reallocation.
+const ENTRIES_GUESS: usize = 4;
+
 impl TextMap {
-    pub(crate) fn with_capacity(rows: usize, bytes: usize) -> Self {
-        let mut ends = Vec::with_capacity(rows + 1);
+    /// A map that takes no memory for entries before the first, and then room for about so many rows.
+    pub(crate) fn sparse(rows_hint: usize) -> Self {
+        let mut ends = Vec::with_capacity(rows_hint + 1);
         ends.push(0);
-        Self {
-            keys: Text::with_capacity(rows * 8, bytes / 3),
-            values: Text::with_capacity(rows * 8, bytes),
-            ends,
-            present: Present::default(),
-        }
+        let entries = rows_hint * ENTRIES_GUESS;
+        Self { keys: Text::sparse(entries), values: Text::sparse(entries), ends, present: Present::default() }
     }
 
     /// Appends a key; its value must follow.
@@ -389,6 +362,7 @@ impl TextMap {
     #[inline]
     pub(crate) fn push_value_with<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<bool, E>) -> Result<(), E> {
         let row = self.values.len();
+        self.values.pad(row);
         if write(&mut self.values.data)? {
             self.values.present.set(row);
         }
@@ -445,21 +419,4 @@ impl TextMap {
         let entries = StructArray::new(fields.clone(), vec![Arc::new(keys), Arc::new(values)], None);
         MapArray::new(Arc::clone(&field), ends, entries, self.present.finish(rows), false)
     }
-}
-
-/// Lists of structs, never NULL: events and links.
-pub(crate) fn finish_structs(
-    element: &Arc<Field>,
-    ends: Vec<i32>,
-    columns: Vec<ArrayRef>,
-    bad_items: &[usize],
-    repaired: &mut Repaired,
-) -> ArrayRef {
-    let DataType::Struct(fields) = element.data_type() else { unreachable!("events and links are structs") };
-    let ends = OffsetBuffer::new(ScalarBuffer::from(ends));
-    repaired.extend(rows_of(&ends, bad_items));
-    let length = columns.first().map_or(0, |column| column.len());
-    let items = StructArray::try_new_with_length(fields.clone(), columns, None, length);
-    let items = items.unwrap_or_else(|error| unreachable!("struct columns agree in type and length: {error}"));
-    Arc::new(ListArray::new(Arc::clone(element), ends, Arc::new(items), None))
 }

@@ -1,6 +1,9 @@
 //! An `ExportLogsServiceRequest`, walked from its bytes straight into columns.
 //! <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/logs/v1/logs.proto>
 
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::SchemaRef;
 use spanlake_schema::flags::{reading as reading_flag, time as time_flag};
 use spanlake_schema::{TableSpec, logs};
 
@@ -26,6 +29,11 @@ struct Logs;
 impl Table for Logs {
     const SPEC: TableSpec = logs::SPEC;
     const IDS: &'static [(&'static str, usize)] = &[("trace_id", 32), ("span_id", 16)];
+
+    fn schema() -> SchemaRef {
+        static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| Logs::SPEC.arrow_schema());
+        Arc::clone(&SCHEMA)
+    }
 }
 
 /// A column's place among the columns of its type.
@@ -111,7 +119,7 @@ pub(crate) fn walk(
         held: Vec::new(),
         received_unix_nano,
         room,
-        columns: Columns::new(rows, body.len()),
+        columns: Columns::new(rows),
         fields: LogFields::default(),
         symbols: Vec::new(),
         writer: ValueWriter::default(),
@@ -212,7 +220,7 @@ impl<'a> LogWalk<'a, '_> {
         if self.columns.rows == 0 {
             return;
         }
-        let columns = std::mem::replace(&mut self.columns, Columns::new(0, 0));
+        let columns = std::mem::replace(&mut self.columns, Columns::new(0));
         let (batch, repaired) = columns.finish();
         self.walked.stored += batch.num_rows() as u64;
         self.walked.repaired_strings += repaired;

@@ -1,5 +1,8 @@
 //! An `ExportMetricsServiceRequest`, walked from its bytes straight into columns: one row a data point.
 
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::SchemaRef;
 use spanlake_schema::flags::{reading as reading_flag, time as time_flag};
 use spanlake_schema::{TableSpec, metric_points};
 
@@ -27,6 +30,11 @@ struct MetricPoints;
 impl Table for MetricPoints {
     const SPEC: TableSpec = metric_points::SPEC;
     const IDS: &'static [(&'static str, usize)] = &[("series_id", 32)];
+
+    fn schema() -> SchemaRef {
+        static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| MetricPoints::SPEC.arrow_schema());
+        Arc::clone(&SCHEMA)
+    }
 }
 
 /// A column's place among the columns of its type.
@@ -41,7 +49,7 @@ pub(crate) fn walk(body: &[u8], received_unix_nano: u64, room: Room) -> Result<W
     let mut walk = MetricWalk {
         received_unix_nano,
         room,
-        columns: Columns::new(rows, body.len()),
+        columns: Columns::new(rows),
         series: Series::default(),
         fields: PointFields::default(),
         symbols: Vec::new(),
@@ -111,7 +119,7 @@ impl<'a> MetricWalk<'a> {
         if self.columns.rows == 0 {
             return;
         }
-        let columns = std::mem::replace(&mut self.columns, Columns::new(0, 0));
+        let columns = std::mem::replace(&mut self.columns, Columns::new(0));
         let (batch, repaired) = columns.finish();
         self.walked.stored += batch.num_rows() as u64;
         self.walked.repaired_strings += repaired;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef};
 use spanlake_schema::ColumnType;
 
-use crate::columns::{Fixed, Repaired, Text, TextMap, finish_structs};
+use crate::columns::{Fixed, Repaired, Text, TextMap};
+use crate::lists::finish_structs;
 use crate::span_columns::element;
 
 /// Exemplars of all rows.
@@ -31,10 +32,10 @@ impl ExemplarColumns {
             time_unix_nano: Fixed::default(),
             value_int: Fixed::default(),
             value_double: Fixed::default(),
-            trace_id: Text::with_capacity(0, 0),
-            span_id: Text::with_capacity(0, 0),
+            trace_id: Text::default(),
+            span_id: Text::default(),
             attributes: TextMap::default(),
-            attribute_types: Text::with_capacity(0, 0),
+            attribute_types: Text::default(),
             ends: vec![0],
         }
     }

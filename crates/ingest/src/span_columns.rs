@@ -1,14 +1,15 @@
 //! The columns of a table while a request is walked.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, Date32Array};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use spanlake_schema::{Column, ColumnType, TableSpec, flags, spans};
 
-use crate::columns::{Fixed, NumberList, Repaired, Text, TextList, TextMap, finish_structs};
+use crate::columns::{Fixed, Repaired, Text, TextMap};
+use crate::lists::{NumberList, TextList, finish_structs};
 use crate::point_columns::{ExemplarColumns, QuantileColumns};
 
 /// A table that requests are walked into. Its columns include those that [`crate::origin::Origin`] writes,
@@ -18,6 +19,9 @@ pub(crate) trait Table {
     const SPEC: TableSpec;
     /// Columns of ids that most rows have, and the characters of one.
     const IDS: &'static [(&'static str, usize)];
+
+    /// The table's Arrow schema, made once.
+    fn schema() -> SchemaRef;
 }
 
 /// The table `spans`.
@@ -27,6 +31,11 @@ pub(crate) struct Spans;
 impl Table for Spans {
     const SPEC: TableSpec = spans::SPEC;
     const IDS: &'static [(&'static str, usize)] = &[("trace_id", 32), ("span_id", 16)];
+
+    fn schema() -> SchemaRef {
+        static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| Spans::SPEC.arrow_schema());
+        Arc::clone(&SCHEMA)
+    }
 }
 
 /// A column's place among the columns of its own type, known at compile time.
@@ -142,9 +151,9 @@ impl EventColumns {
             count: 0,
             time: Fixed::default(),
             time_unix_nano: Fixed::default(),
-            name: Text::with_capacity(0, 0),
+            name: Text::default(),
             attributes: TextMap::default(),
-            attribute_types: Text::with_capacity(0, 0),
+            attribute_types: Text::default(),
             dropped: Fixed::default(),
             ends: vec![0],
         }
@@ -168,12 +177,12 @@ impl LinkColumns {
     fn new() -> Self {
         Self {
             count: 0,
-            trace_id: Text::with_capacity(0, 0),
-            span_id: Text::with_capacity(0, 0),
-            trace_state: Text::with_capacity(0, 0),
+            trace_id: Text::default(),
+            span_id: Text::default(),
+            trace_state: Text::default(),
             flags: Fixed::default(),
             attributes: TextMap::default(),
-            attribute_types: Text::with_capacity(0, 0),
+            attribute_types: Text::default(),
             dropped: Fixed::default(),
             ends: vec![0],
         }
@@ -228,11 +237,11 @@ pub(crate) struct Columns<T: Table> {
 pub(crate) const ROWS_MAX: usize = 32_768;
 
 impl<T: Table> Columns<T> {
-    /// Columns sized for a body of so many bytes with about so many rows.
-    pub(crate) fn new(rows: usize, body_bytes: usize) -> Self {
+    /// Columns for about so many rows.
+    pub(crate) fn new(rows: usize) -> Self {
         let mut maps = vec![TextMap::default(); count::<T>(ColumnType::TextMap)];
-        maps[slot_in(T::SPEC.columns, "attributes")] = TextMap::with_capacity(rows, body_bytes / 8);
-        let mut texts = vec![Text::with_capacity(0, 0); count::<T>(ColumnType::Text)];
+        maps[slot_in(T::SPEC.columns, "attributes")] = TextMap::sparse(rows);
+        let mut texts = vec![Text::sparse(rows); count::<T>(ColumnType::Text)];
         for (column, characters) in T::IDS {
             texts[slot_in(T::SPEC.columns, column)] = Text::with_capacity(rows, rows * characters);
         }
@@ -241,11 +250,11 @@ impl<T: Table> Columns<T> {
             rows: 0,
             dates: Vec::with_capacity(rows),
             texts,
-            ints: vec![Fixed::default(); count::<T>(ColumnType::Int64)],
-            floats: vec![Fixed::default(); count::<T>(ColumnType::Float64)],
-            bools: vec![Fixed::default(); count::<T>(ColumnType::Bool)],
+            ints: vec![Fixed::sparse(rows); count::<T>(ColumnType::Int64)],
+            floats: vec![Fixed::sparse(rows); count::<T>(ColumnType::Float64)],
+            bools: vec![Fixed::sparse(rows); count::<T>(ColumnType::Bool)],
             times: vec![Fixed::with_capacity(rows); count::<T>(ColumnType::Timestamp)],
-            usds: vec![Fixed::default(); count::<T>(ColumnType::Usd)],
+            usds: vec![Fixed::sparse(rows); count::<T>(ColumnType::Usd)],
             lists: vec![TextList::default(); count::<T>(ColumnType::TextList)],
             maps,
             events: EventColumns::new(),
@@ -310,7 +319,7 @@ impl<T: Table> Columns<T> {
         }
         finish_ints::<T>(self.ints, rows, &repaired, &mut arrays);
         let arrays = arrays.into_iter().flatten().collect();
-        let batch = RecordBatch::try_new(T::SPEC.arrow_schema(), arrays);
+        let batch = RecordBatch::try_new(T::schema(), arrays);
         let batch = batch.unwrap_or_else(|error| unreachable!("the builders follow the schema: {error}"));
         (batch, repaired.len() as u64)
     }

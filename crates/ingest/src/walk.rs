@@ -9,6 +9,7 @@ mod said;
 mod links;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::record_batch::RecordBatch;
 use spanlake_schema::flags::{reading as reading_flag, time as time_flag};
@@ -23,7 +24,7 @@ use crate::meaning::{Meaning, SpanFacts};
 use crate::metric_walk;
 use crate::origin::Origin;
 use crate::reading::{EventFields, Facts, set_text};
-use crate::roles::{Note, Roles, Told, name_hash};
+use crate::roles::{Note, Roles, Told};
 use crate::room::{ITEM_BYTES, Room};
 use crate::signal::Signal;
 use crate::span_columns::{ROWS_MAX, SpanColumns, slot};
@@ -60,11 +61,14 @@ pub(crate) struct Walker {
     content: Arc<ContentRules>,
     /// Contents that need not be stored again; none where a log is replayed.
     memory: Option<Arc<ContentMemory>>,
+    /// What a span of the last body took, for sizing columns. Wrong guesses cost a reallocation.
+    span_bytes: Arc<AtomicUsize>,
 }
 
 impl Walker {
     pub(crate) fn new(meaning: Arc<Meaning>) -> Self {
-        Self { meaning, content: Arc::new(ContentRules::built_in()), memory: None }
+        let span_bytes = Arc::new(AtomicUsize::new(SPAN_BYTES_GUESS));
+        Self { meaning, content: Arc::new(ContentRules::built_in()), memory: None, span_bytes }
     }
 
     /// A walker that leaves out contents which are durable already.
@@ -94,7 +98,7 @@ impl Walker {
         room: Room,
     ) -> Result<Walked, WireError> {
         let memory = self.memory.as_deref().map(|memory| (memory, tenant));
-        let content = Content { rules: &self.content, rows: ContentRows::new(received_unix_nano, memory) };
+        let content = Content { rules: &self.content, rows: ContentRows::new(received_unix_nano, body.len(), memory) };
         let mut walked = match signal {
             Signal::Traces => self.traces(content, body, received_unix_nano, room)?,
             Signal::Metrics => metric_walk::walk(body, received_unix_nano, room)?,
@@ -114,14 +118,18 @@ impl Walker {
         received_unix_nano: u64,
         room: Room,
     ) -> Result<Walked, WireError> {
-        let mut walk = Walk::new(&self.meaning, content, body, received_unix_nano, room);
+        let rows = (body.len() / self.span_bytes.load(Ordering::Relaxed) + 1).min(ROWS_MAX);
+        let mut walk = Walk::new(&self.meaning, content, rows, received_unix_nano, room);
         let mut reader = Reader::new(body, "ExportTraceServiceRequest");
         while let Some((field, wire)) = reader.next()? {
             if field == 1 {
                 walk.resource_spans(&reader, reader.bytes(wire)?)?;
             }
         }
-        Ok(walk.finish())
+        let walked = walk.finish();
+        let span_bytes = body.len().checked_div(walked.stored as usize).unwrap_or(SPAN_BYTES_GUESS);
+        self.span_bytes.store(span_bytes.clamp(SPAN_BYTES_MIN, SPAN_BYTES_MAX), Ordering::Relaxed);
+        Ok(walked)
     }
 }
 
@@ -129,7 +137,6 @@ struct Walk<'a, 'w> {
     meaning: &'w Meaning,
     content: Content<'w>,
     collector: Collector,
-    body_bytes: usize,
     received_unix_nano: u64,
     room: Room,
     columns: SpanColumns,
@@ -147,23 +154,23 @@ struct Walk<'a, 'w> {
     walked: Walked,
 }
 
-/// A typical span's size, for sizing columns. Wrong guesses cost a reallocation.
+/// A typical span's size, and the bounds of what is learned of it.
 const SPAN_BYTES_GUESS: usize = 512;
+const SPAN_BYTES_MIN: usize = 128;
+const SPAN_BYTES_MAX: usize = 1 << 20;
 
 impl<'a, 'w> Walk<'a, 'w> {
-    fn new(meaning: &'w Meaning, content: Content<'w>, body: &[u8], received_unix_nano: u64, room: Room) -> Self {
-        let rows = (body.len() / SPAN_BYTES_GUESS + 1).min(ROWS_MAX);
+    fn new(meaning: &'w Meaning, content: Content<'w>, rows: usize, received_unix_nano: u64, room: Room) -> Self {
         Self {
             meaning,
             content,
             collector: Collector::default(),
-            body_bytes: body.len(),
             received_unix_nano,
             room,
-            columns: SpanColumns::new(rows, body.len()),
+            columns: SpanColumns::new(rows),
             fields: SpanFields::default(),
             facts: Facts::new(meaning.rules()),
-            roles: Roles::default(),
+            roles: Roles::for_rows(rows),
             full: Vec::new(),
             emitters: Vec::new(),
             held: Vec::new(),
@@ -196,8 +203,8 @@ impl<'a, 'w> Walk<'a, 'w> {
         if self.columns.rows == 0 {
             return;
         }
-        let rows = (self.body_bytes / SPAN_BYTES_GUESS + 1).min(ROWS_MAX);
-        self.full.push(std::mem::replace(&mut self.columns, SpanColumns::new(rows, 0)));
+        // Most bodies end here: what follows is sized when it comes.
+        self.full.push(std::mem::replace(&mut self.columns, SpanColumns::new(0)));
     }
 
     /// Fields may stand in any order: the resource is read before the spans it belongs to.
@@ -280,19 +287,6 @@ impl<'a, 'w> Walk<'a, 'w> {
         self.set_int(const { slot("reading_flags") }, flags);
         self.columns.end_row();
         Ok(())
-    }
-
-    /// Remembers what the role of the current span depends on.
-    fn note(&mut self, origin: &Origin<'a>, note: Note) {
-        let note = Note {
-            start_unix_nano: self.fields.start,
-            end_unix_nano: self.fields.end,
-            scope: name_hash(origin.scope_name()),
-            ..note
-        };
-        let places = &self.meaning.places;
-        let models = [places.request_model, places.response_model].map(|place| self.facts.text(place).unwrap_or(&[]));
-        self.roles.note((self.full.len(), self.columns.rows), self.fields.trace_id, models, note);
     }
 
     /// A refused span must still be well-formed, or the whole body is malformed.

@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, Date32Array};
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use hashbrown::HashSet;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use spanlake_schema::TableSpec;
 use spanlake_schema::messages::{CONTENTS_SPEC, INLINE_BYTES_MAX, PARTS_SPEC};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -96,10 +96,15 @@ pub(crate) struct ContentRows<'m> {
     sequence: i64,
     /// Bytes of contents in the present batches.
     batch_bytes: usize,
+    /// Of the request.
+    body_bytes: usize,
     done: Vec<(&'static str, RecordBatch)>,
 }
 
-#[derive(Debug, Default)]
+/// The bytes of a request to a part, for sizing columns. Wrong guesses cost a reallocation.
+const PART_BYTES_GUESS: usize = 1024;
+
+#[derive(Debug)]
 struct Parts {
     rows: usize,
     dates: Vec<i32>,
@@ -133,15 +138,20 @@ struct Contents {
 }
 
 impl<'m> ContentRows<'m> {
-    pub(crate) fn new(received_unix_nano: u64, memory: Option<(&'m ContentMemory, &'m str)>) -> Self {
+    pub(crate) fn new(
+        received_unix_nano: u64,
+        body_bytes: usize,
+        memory: Option<(&'m ContentMemory, &'m str)>,
+    ) -> Self {
         Self {
             received_micros: (received_unix_nano / 1_000) as i64,
             memory,
-            parts: Parts::default(),
+            parts: Parts::new(body_bytes / PART_BYTES_GUESS),
             contents: Contents::default(),
             seen: Keys::default(),
             sequence: 0,
             batch_bytes: 0,
+            body_bytes,
             done: Vec::new(),
         }
     }
@@ -210,6 +220,10 @@ impl<'m> ContentRows<'m> {
         if content.len() < INLINE_BYTES_MAX {
             let hash = xxh3_128(content.as_bytes()).to_be_bytes();
             columns.content_hash.set_with(row, |out| write_hex(out, &hash));
+            if columns.content.len() == 0 {
+                // Messages are most of the bodies that have any.
+                columns.content.reserve(self.body_bytes / 4 * 3);
+            }
             columns.content.set(row, content.as_bytes());
             return;
         }
@@ -238,7 +252,8 @@ impl<'m> ContentRows<'m> {
 
     fn cut(&mut self) {
         self.batch_bytes = 0;
-        let (parts, contents) = (std::mem::take(&mut self.parts), std::mem::take(&mut self.contents));
+        let parts = std::mem::replace(&mut self.parts, Parts::new(ROWS_MAX));
+        let contents = std::mem::take(&mut self.contents);
         if parts.rows > 0 {
             self.done.push((PARTS_SPEC.name, parts.finish()));
         }
@@ -255,6 +270,34 @@ fn set(column: &mut Text, row: usize, value: Option<&Cow<'_, str>>) {
 }
 
 impl Parts {
+    fn new(rows_hint: usize) -> Self {
+        let text = || Text::sparse(rows_hint);
+        let number = || Fixed::sparse(rows_hint);
+        Self {
+            rows: 0,
+            dates: Vec::new(),
+            trace_id: text(),
+            span_id: text(),
+            time: number(),
+            direction: text(),
+            position: number(),
+            part: number(),
+            sequence: number(),
+            role: text(),
+            kind: text(),
+            content: text(),
+            content_bytes: number(),
+            content_hash: text(),
+            tool_name: text(),
+            tool_call_id: text(),
+            finish_reason: text(),
+            details: text(),
+            source: text(),
+            service_name: text(),
+            received_time: number(),
+        }
+    }
+
     fn finish(self) -> RecordBatch {
         let (rows, mut bad) = (self.rows, Repaired::new());
         let dates: ArrayRef = Arc::new(Date32Array::from(self.dates));
@@ -280,7 +323,7 @@ impl Parts {
             self.service_name.finish(rows, &mut bad),
             self.received_time.finish_timestamp(rows),
         ];
-        batch(&PARTS_SPEC, columns)
+        batch(&PARTS_SCHEMA, columns)
     }
 }
 
@@ -294,12 +337,15 @@ impl Contents {
             self.content.finish_required(rows, &mut bad),
             self.received_time.finish_timestamp(rows),
         ];
-        batch(&CONTENTS_SPEC, columns)
+        batch(&CONTENTS_SCHEMA, columns)
     }
 }
 
-fn batch(spec: &TableSpec, columns: Vec<ArrayRef>) -> RecordBatch {
-    let batch = RecordBatch::try_new(spec.arrow_schema(), columns);
+static PARTS_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| PARTS_SPEC.arrow_schema());
+static CONTENTS_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| CONTENTS_SPEC.arrow_schema());
+
+fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>) -> RecordBatch {
+    let batch = RecordBatch::try_new(Arc::clone(schema), columns);
     batch.unwrap_or_else(|error| unreachable!("the columns follow the schema: {error}"))
 }
 

@@ -30,6 +30,14 @@ pub(crate) struct ToldRow {
 }
 
 impl Roles {
+    /// For a body of about so many spans.
+    pub(crate) fn for_rows(rows: usize) -> Self {
+        let mut roles = Self::default();
+        roles.calls.parents.reserve(rows);
+        roles.calls.noted.reserve(rows / 2);
+        roles
+    }
+
     /// Notes that a span is there.
     #[inline]
     pub(crate) fn span(&mut self, trace_id: &[u8], span_id: &[u8], parent_span_id: &[u8]) {
@@ -86,12 +94,25 @@ impl Roles {
 impl Told {
     /// Brings spans and notes into the order of their traces; those of one trace stay as they came.
     pub(crate) fn sort_by_trace(&mut self) {
-        self.calls.parents.sort_by_key(|(id, _)| id.trace);
+        sort_runs(&mut self.calls.parents, |(id, _)| id.trace);
         if !self.calls.noted.is_sorted_by_key(|noted| noted.id.trace) {
             let mut order: Vec<usize> = (0..self.rows.len()).collect();
-            order.sort_by_key(|&at| self.calls.noted[at].id.trace);
+            sort_runs(&mut order, |&at| self.calls.noted[at].id.trace);
             self.rows = order.iter().map(|&at| self.rows[at]).collect();
-            self.calls.noted.sort_by_key(|noted| noted.id.trace);
+            sort_runs(&mut self.calls.noted, |noted| noted.id.trace);
         }
     }
+}
+
+/// A stable sort, by runs of equal keys: spans of a trace mostly follow one another.
+fn sort_runs<T: Clone>(items: &mut Vec<T>, key: impl Fn(&T) -> u64) {
+    let mut runs: Vec<(u64, &[T])> =
+        items.chunk_by(|one, other| key(one) == key(other)).map(|run| (key(&run[0]), run)).collect();
+    if runs.is_sorted_by_key(|(key, _)| *key) {
+        return;
+    }
+    runs.sort_by_key(|(key, _)| *key);
+    let mut sorted = Vec::with_capacity(items.len());
+    runs.into_iter().for_each(|(_, run)| sorted.extend_from_slice(run));
+    *items = sorted;
 }

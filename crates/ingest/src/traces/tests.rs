@@ -21,7 +21,7 @@ fn meaning() -> Arc<Meaning> {
 
 fn told(spans: &[Span]) -> Told {
     let mut roles = Roles::default();
-    let mut columns = SpanColumns::new(spans.len(), 0);
+    let mut columns = SpanColumns::new(spans.len());
     for (row, (trace, span, parent, usage)) in spans.iter().enumerate() {
         roles.span(&[*trace; 16], &span.to_be_bytes(), &parent.to_be_bytes());
         columns.dates.push(20_000);

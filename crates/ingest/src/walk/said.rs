@@ -1,10 +1,25 @@
-//! What spans and their events say, on its way to the tables of messages.
+//! What spans and their events say, on its way to the tables of messages and to the roles of calls.
 
 use super::Walk;
 use crate::content::{EventFields, Source, Speaker};
+use crate::origin::Origin;
+use crate::roles::{Note, name_hash};
 use crate::wire::Reader;
 
 impl<'a> Walk<'a, '_> {
+    /// Remembers what the role of the current span depends on.
+    pub(super) fn note(&mut self, origin: &Origin<'a>, note: Note) {
+        let note = Note {
+            start_unix_nano: self.fields.start,
+            end_unix_nano: self.fields.end,
+            scope: name_hash(origin.scope_name()),
+            ..note
+        };
+        let places = &self.meaning.places;
+        let models = [places.request_model, places.response_model].map(|place| self.facts.text(place).unwrap_or(&[]));
+        self.roles.note((self.full.len(), self.columns.rows), self.fields.trace_id, models, note);
+    }
+
     /// Makes rows of the content that was found among the attributes; notes in `held` which they hold.
     #[cold]
     pub(super) fn content(&mut self, reader: &Reader<'a>, service_name: Option<&[u8]>) {

@@ -1,6 +1,7 @@
 //! How much memory rows hold.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use arrow::array::{Array, ArrayData};
 use arrow::record_batch::RecordBatch;
@@ -11,7 +12,25 @@ const ARRAY_OVERHEAD_BYTES: u64 = 128;
 /// Measures the memory that batches hold: whole allocations, each once, however many arrays share it.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
-    seen: HashSet<usize>,
+    seen: HashSet<usize, BuildHasherDefault<AddressHasher>>,
+}
+
+/// Spreads addresses, which no sender chooses.
+#[derive(Debug, Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_usize(byte.into()));
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        self.0 = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Meter {

@@ -75,7 +75,7 @@ impl SpilledSegment {
         let mut segment = self.segment.as_ref().clone();
         segment.path.clone_from(&self.target);
         segment.modification_time_ms = table.store().ambient().now_unix_micro() / 1_000;
-        segment::upload(table, &segment.path, bytes).await?;
+        segment::upload(table, &segment.path, vec![bytes]).await?;
         Ok(AddFile { segment })
     }
 
@@ -158,14 +158,15 @@ impl SpillDirectory {
         for (number, (date, batches)) in days.into_iter().enumerate() {
             let encoded = segment::encode(spec, &batches)?;
             let target = segment::path(date, name, number);
+            let bytes = encoded.to_bytes();
             let segment = Segment {
                 path: format!("{}-{name}-{number}.zstd.parquet", run.table),
-                size_bytes: encoded.bytes.len() as u64,
+                size_bytes: bytes.len() as u64,
                 date: Some(date),
                 modification_time_ms: 0,
                 stats: Some(Arc::new(encoded.stats)),
             };
-            files.push(Arc::new(self.put(segment, target, &encoded.bytes)?));
+            files.push(Arc::new(self.put(segment, target, &bytes)?));
         }
         let (first, last) = run.positions();
         Ok(SpilledPart { first, last, rows: run.rows(), files })

@@ -16,7 +16,7 @@ use arrow::array::{Array, AsArray, Date32Array, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::Date32Type;
 use bytes::Bytes;
-use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart};
 use spanlake_schema::{DATE, TableSpec};
 
 use crate::delta::format_date;
@@ -35,10 +35,22 @@ const PARTS_IN_FLIGHT: usize = 4;
 /// A segment in memory.
 #[derive(Clone, Debug)]
 pub struct Encoded {
-    /// The Parquet file.
-    pub bytes: Bytes,
+    /// The Parquet file, in pieces that follow one another.
+    pub pieces: Vec<Bytes>,
     /// Statistics for the Delta log: `numRecords`, `minValues`, `maxValues`, `nullCount`.
     pub stats: serde_json::Value,
+}
+
+impl Encoded {
+    /// The size of the file.
+    pub fn size_bytes(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.len() as u64).sum()
+    }
+
+    /// The file in one piece: a copy.
+    pub fn to_bytes(&self) -> Bytes {
+        self.pieces.concat().into()
+    }
 }
 
 /// Writes batches (with their partition column `date`) as one Parquet object a date and returns what to add to the
@@ -61,13 +73,13 @@ pub async fn write(table: &Table, batches: &[RecordBatch], name: &str) -> Result
     let mut files = Vec::with_capacity(encoded.len());
     for (number, (date, encoded)) in encoded.into_iter().enumerate() {
         let segment = Segment {
-            size_bytes: encoded.bytes.len() as u64,
+            size_bytes: encoded.size_bytes(),
             date: Some(date),
             modification_time_ms: table.store().ambient().now_unix_micro() / 1_000,
             stats: Some(Arc::new(encoded.stats)),
             path: path(date, name, number),
         };
-        upload(table, &segment.path, encoded.bytes).await?;
+        upload(table, &segment.path, encoded.pieces).await?;
         files.push(AddFile { segment });
     }
     Ok(files)
@@ -79,13 +91,14 @@ pub(crate) fn path(date: i32, name: &str, number: usize) -> String {
 }
 
 /// Puts a segment's bytes where its path says. To put the same bytes again changes nothing.
-pub(crate) async fn upload(table: &Table, path: &str, bytes: Bytes) -> Result<()> {
+pub(crate) async fn upload(table: &Table, path: &str, pieces: Vec<Bytes>) -> Result<()> {
     let objects = table.store().object_store();
     let path = table.object_path(path)?;
-    let uploaded = if bytes.len() < MULTIPART_FROM_BYTES || table.store().local_root().is_some() {
-        objects.put(&path, bytes.into()).await.map(|_| ())
+    let size: usize = pieces.iter().map(Bytes::len).sum();
+    let uploaded = if size < MULTIPART_FROM_BYTES || table.store().local_root().is_some() {
+        objects.put(&path, PutPayload::from_iter(pieces)).await.map(|_| ())
     } else {
-        upload_in_parts(objects.as_ref(), &path, bytes).await
+        upload_in_parts(objects.as_ref(), &path, pieces).await
     };
     uploaded.map_err(|source| store_error("write", &path, source))
 }
@@ -93,14 +106,15 @@ pub(crate) async fn upload(table: &Table, path: &str, bytes: Bytes) -> Result<()
 async fn upload_in_parts(
     objects: &dyn ObjectStore,
     path: &object_store::path::Path,
-    bytes: Bytes,
+    pieces: Vec<Bytes>,
 ) -> object_store::Result<()> {
     let upload = objects.put_multipart_opts(path, object_store::PutMultipartOptions::default()).await?;
     let mut parts = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        parts.wait_for_capacity(PARTS_IN_FLIGHT).await?;
-        parts.put(rest.split_to(rest.len().min(PART_BYTES)));
+    for mut rest in pieces {
+        while !rest.is_empty() {
+            parts.wait_for_capacity(PARTS_IN_FLIGHT).await?;
+            parts.put(rest.split_to(rest.len().min(PART_BYTES)));
+        }
     }
     parts.finish().await?;
     Ok(())
@@ -115,8 +129,8 @@ pub fn encode(spec: &TableSpec, batches: &[RecordBatch]) -> Result<Encoded> {
         check_columns(spec, batch)?;
     }
     let rows = batches.iter().map(RecordBatch::num_rows).sum();
-    let bytes = encoder::encode(spec, batches)?;
-    Ok(Encoded { bytes: bytes.into(), stats: statistics::of(spec, batches, rows) })
+    let pieces = encoder::encode(spec, batches)?;
+    Ok(Encoded { pieces, stats: statistics::of(spec, batches, rows) })
 }
 
 fn check_columns(spec: &TableSpec, batch: &RecordBatch) -> Result<()> {

@@ -248,7 +248,7 @@ fn check_bounds(name: &str, array: &ArrayRef, stats: &Value) {
 
 fn round_trip(spec: &TableSpec, batches: &[RecordBatch]) {
     let encoded = encode(spec, batches).unwrap();
-    let (reader, read) = read_back(encoded.bytes);
+    let (reader, read) = read_back(encoded.to_bytes());
     assert_eq!(**reader.schema(), *spec.file_schema());
     let written = without_date(spec, batches);
     assert_eq!(concat_batches(&spec.file_schema(), &read).unwrap(), written);
@@ -335,7 +335,7 @@ fn rows_are_found_by_the_page_index() {
     let batches: Vec<_> =
         [(0, 25_000), (25_000, 3), (25_003, 40_000)].map(|(from, rows)| paged_batch(from, rows)).into();
     let whole = without_date(&PAGED, &batches);
-    let bytes = encode(&PAGED, &batches).unwrap().bytes;
+    let bytes = encode(&PAGED, &batches).unwrap().to_bytes();
     let options = || ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
     let builder = || ParquetRecordBatchReaderBuilder::try_new_with_options(bytes.clone(), options()).unwrap();
     for (skip, count) in [(0, 1), (19_999, 3), (24_990, 20), (41_001, 4_000), (65_002, 1)] {
@@ -393,7 +393,7 @@ fn the_tables_of_the_contract_come_back() {
 #[test]
 fn encodings_are_what_the_design_says() {
     let batch = any_batch(&EVERYTHING, 500, 20_455, &mut SplitMix64::new(3));
-    let (reader, _) = read_back(encode(&EVERYTHING, &[batch]).unwrap().bytes);
+    let (reader, _) = read_back(encode(&EVERYTHING, &[batch]).unwrap().to_bytes());
     let metadata = reader.metadata();
     assert!(metadata.file_metadata().created_by().unwrap().starts_with("spanlake "));
     let group = metadata.row_group(0);
@@ -469,6 +469,12 @@ async fn a_large_object_goes_to_s3_in_parts() {
     let mut random = SplitMix64::new(5);
     let bytes: Bytes = (0..(PART_BYTES * 2 + 77) / 8 + 1).flat_map(|_| random.next_u64().to_le_bytes()).collect();
     let path = object_store::path::Path::from("date=2026-01-02/large");
-    upload_in_parts(store.object_store().as_ref(), &path, bytes.clone()).await.unwrap();
+    upload_in_parts(
+        store.object_store().as_ref(),
+        &path,
+        bytes.chunks(3 << 20).map(|piece| bytes.slice_ref(piece)).collect(),
+    )
+    .await
+    .unwrap();
     assert_eq!(store.object_store().get(&path).await.unwrap().bytes().await.unwrap(), bytes);
 }

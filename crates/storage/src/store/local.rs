@@ -5,7 +5,6 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::Write;
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use object_store::{
 };
 use parking_lot::Mutex;
 
+use super::direct::write_pieces;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A directory as an object store; see the module's text.
@@ -113,9 +113,9 @@ fn stage(destination: &FsPath, directories: &Directories) -> std::io::Result<(Fi
 
 /// Writes and syncs the content before the name appears: a crash leaves a whole object or none.
 fn put_durably(destination: &FsPath, payload: &PutPayload, create: bool, directories: &Directories) -> StoreResult<()> {
-    let (mut file, staged) = stage(destination, directories).map_err(generic)?;
+    let (file, staged) = stage(destination, directories).map_err(generic)?;
     let publish = || -> std::io::Result<()> {
-        payload.iter().try_for_each(|chunk| file.write_all(chunk))?;
+        write_pieces(&file, &staged, payload.as_ref())?;
         file.sync_all()?;
         if create { std::fs::hard_link(&staged, destination) } else { std::fs::rename(&staged, destination) }
     };

@@ -1,5 +1,6 @@
 //! Where a lake lies: a local directory or an object store.
 
+mod direct;
 mod local;
 
 use std::path::{Path as FsPath, PathBuf};

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use arrow::array::{Array, ArrayRef};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use parquet::basic::{Compression, Encoding, Type as PhysicalType};
 use parquet::bloom_filter::Sbbf;
 use parquet::column::writer::ColumnCloseResult;
@@ -17,6 +18,7 @@ use super::dictionary::Dictionary;
 use super::leaves::{Leaf, Levels};
 use super::page::{self, Compressor, Kind, write_with_length};
 use super::values::{Values, bytes_of, text_of};
+use crate::segment::properties;
 use crate::{Error, ErrorKind, Result};
 
 /// A page is closed at this many rows or bytes.
@@ -40,7 +42,7 @@ pub(in crate::segment) struct Settings {
 
 /// A column chunk in memory.
 pub(super) struct Chunk {
-    pub(super) bytes: Bytes,
+    pub(super) pages: Vec<Bytes>,
     pub(super) close: ColumnCloseResult,
 }
 
@@ -56,12 +58,21 @@ pub(super) struct Encoder {
     compressor: Compressor,
     levels: Levels,
     values: Values,
+    dictionary: Dictionary,
     body: Vec<u8>,
 }
 
+/// Encoders that nobody uses at the moment: their memory has been touched before.
+static IDLE: Mutex<Vec<Encoder>> = Mutex::new(Vec::new());
+const IDLE_MAX: usize = 4;
+/// An encoder that had to take in more than this is not kept.
+const IDLE_BYTES_MAX: usize = 8 << 20;
+
 /// What the pages of a chunk come to.
 struct Written {
-    bytes: Vec<u8>,
+    pages: Vec<Bytes>,
+    /// Of all pages.
+    bytes: usize,
     uncompressed_bytes: usize,
     dictionary_bytes: Option<usize>,
     encodings: Vec<Encoding>,
@@ -72,7 +83,8 @@ struct Written {
 impl Written {
     fn new() -> Self {
         Self {
-            bytes: Vec::new(),
+            pages: Vec::new(),
+            bytes: 0,
             uncompressed_bytes: 0,
             dictionary_bytes: None,
             encodings: vec![Encoding::RLE],
@@ -83,18 +95,27 @@ impl Written {
 
     fn dictionary(&mut self, dictionary: &Dictionary, compressor: &mut Compressor) -> Result<()> {
         let kind = Kind::Dictionary { values: dictionary.len() };
-        self.uncompressed_bytes += page::write(&mut self.bytes, kind, &dictionary.plain, compressor)?;
-        self.dictionary_bytes = Some(self.bytes.len());
+        self.append(kind, &dictionary.plain, compressor)?;
+        self.dictionary_bytes = Some(self.bytes);
         self.encodings.extend([Encoding::PLAIN, Encoding::RLE_DICTIONARY]);
         Ok(())
     }
 
+    /// Returns the page's bytes.
+    fn append(&mut self, kind: Kind, body: &[u8], compressor: &mut Compressor) -> Result<usize> {
+        let (page, uncompressed_bytes) = page::write(kind, body, compressor)?;
+        let bytes = page.len();
+        self.pages.push(page);
+        self.bytes += bytes;
+        self.uncompressed_bytes += uncompressed_bytes;
+        Ok(bytes)
+    }
+
     fn page(&mut self, rows: usize, kind: Kind, body: &[u8], compressor: &mut Compressor) -> Result<()> {
-        let offset = self.bytes.len();
-        self.uncompressed_bytes += page::write(&mut self.bytes, kind, body, compressor)?;
-        self.offsets.append_row_count(rows as i64);
-        let page_bytes = i32::try_from(self.bytes.len() - offset)
+        let offset = self.bytes;
+        let page_bytes = i32::try_from(self.append(kind, body, compressor)?)
             .map_err(|_| Error::new(ErrorKind::Invalid, "a page of a segment has more than 2 GiB"))?;
+        self.offsets.append_row_count(rows as i64);
         self.offsets.append_offset_and_size(offset as i64, page_bytes);
         if let Kind::Data { entries, encoding } = kind {
             self.entries += entries;
@@ -107,11 +128,27 @@ impl Written {
 }
 
 impl Encoder {
-    pub(super) fn new(level: i32) -> Result<Self> {
+    /// One that is idle, or a new one.
+    pub(super) fn take() -> Result<Self> {
+        let idle = IDLE.lock().pop();
+        idle.map_or_else(Self::new, Ok)
+    }
+
+    /// Leaves it to others.
+    pub(super) fn give_back(self) {
+        let mut idle = IDLE.lock();
+        if idle.len() < IDLE_MAX && self.body.capacity() <= IDLE_BYTES_MAX {
+            idle.push(self);
+        }
+    }
+
+    fn new() -> Result<Self> {
+        let level = properties::ZSTD_LEVEL;
         Ok(Self {
             compressor: Compressor::new(level)?,
             levels: Levels::default(),
             values: Values::default(),
+            dictionary: Dictionary::new(),
             body: Vec::new(),
         })
     }
@@ -138,7 +175,8 @@ impl Encoder {
 
     /// `None` where the values do not repeat enough.
     fn with_dictionary(&mut self, leaf: &Leaf, columns: &[ArrayRef], pages: &[Vec<Piece>]) -> Result<Option<Written>> {
-        let mut dictionary = Dictionary::new();
+        self.dictionary.clear();
+        let dictionary = &mut self.dictionary;
         // Of each page its levels, its entries, and where its indices end.
         let mut parts = Vec::with_capacity(pages.len());
         for page in pages {
@@ -157,7 +195,7 @@ impl Encoder {
             return Ok(None);
         }
         let mut written = Written::new();
-        written.dictionary(&dictionary, &mut self.compressor)?;
+        written.dictionary(dictionary, &mut self.compressor)?;
         // A width of one even for a single value: some readers know no width of nothing.
         let width = width_of(dictionary.len() as u32 - 1).max(1);
         let mut from = 0;
@@ -265,7 +303,7 @@ fn close(
         .set_compression(settings.compression)
         .set_encodings(written.encodings)
         .set_num_values(written.entries as i64)
-        .set_total_compressed_size(written.bytes.len() as i64)
+        .set_total_compressed_size(written.bytes as i64)
         .set_total_uncompressed_size(written.uncompressed_bytes as i64)
         .set_data_page_offset(data_offset)
         .set_dictionary_page_offset(written.dictionary_bytes.map(|_| 0));
@@ -283,14 +321,14 @@ fn close(
         false => None,
     };
     let close = ColumnCloseResult {
-        bytes_written: written.bytes.len() as u64,
+        bytes_written: written.bytes as u64,
         rows_written: rows as u64,
         metadata: metadata.build().map_err(failed)?,
         bloom_filter,
         column_index,
         offset_index: Some(written.offsets.build()),
     };
-    Ok(Chunk { bytes: written.bytes.into(), close })
+    Ok(Chunk { pages: written.pages, close })
 }
 
 type Index = parquet::file::page_index::column_index::ColumnIndexMetaData;

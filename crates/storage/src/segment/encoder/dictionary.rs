@@ -10,6 +10,8 @@ const BYTES_MAX: usize = 1 << 20;
 const TRIAL_VALUES: usize = 4096;
 
 const EMPTY: u32 = u32::MAX;
+/// Places of the table at first.
+const TABLE_PLACES: usize = 256;
 
 /// Distinct values in the order of their first appearance.
 #[derive(Debug)]
@@ -34,7 +36,16 @@ struct Entry {
 
 impl Dictionary {
     pub(super) fn new() -> Self {
-        Self { plain: Vec::new(), entries: Vec::new(), table: vec![EMPTY; 256], indices: Vec::new() }
+        Self { plain: Vec::new(), entries: Vec::new(), table: vec![EMPTY; TABLE_PLACES], indices: Vec::new() }
+    }
+
+    /// Forgets all values, and keeps its memory.
+    pub(super) fn clear(&mut self) {
+        self.plain.clear();
+        self.entries.clear();
+        self.table.clear();
+        self.table.resize(TABLE_PLACES, EMPTY);
+        self.indices.clear();
     }
 
     /// How many values it has.

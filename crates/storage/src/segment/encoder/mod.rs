@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! batches ─► leaves (leaves.rs): levels, slots ─► values (values.rs, dictionary.rs) ─► pages (page.rs) ─► chunk (chunk.rs)
-//!                                                                         every chunk ─► row group, footer: crate parquet
+//!                                                                         every chunk ─► row group, footer: crate parquet (file.rs)
 //! ```
 //!
 //! **Why it exists.** Encoding is the largest part of ingest. The `parquet` crate writes any file; this one writes ours: a
@@ -17,6 +17,7 @@ mod bits;
 mod bounds;
 mod chunk;
 mod dictionary;
+mod file;
 mod leaves;
 mod page;
 mod values;
@@ -25,10 +26,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::errors::ParquetError;
-use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::SchemaDescriptor;
 use spanlake_schema::{DATE, TableSpec};
 
@@ -36,6 +37,7 @@ use super::properties::{self, ROW_GROUP_ROWS};
 use crate::{Error, ErrorKind, Result};
 pub(in crate::segment) use chunk::Settings;
 use chunk::{Chunk, Encoder};
+use file::FileInPieces;
 pub(in crate::segment) use leaves::Leaf;
 
 /// From this many rows on, columns are encoded side by side.
@@ -43,24 +45,19 @@ const SIDE_BY_SIDE_ROWS: usize = 4096;
 /// Threads for that: a flush is not all that a machine has to do.
 const THREADS_MAX: usize = 4;
 
-/// Encodes batches that have the table's columns as one file.
-pub(super) fn encode(spec: &TableSpec, batches: &[RecordBatch]) -> Result<Vec<u8>> {
+/// Encodes batches that have the table's columns as one file, given in pieces.
+pub(super) fn encode(spec: &TableSpec, batches: &[RecordBatch]) -> Result<Vec<Bytes>> {
     let failed = |source: ParquetError| {
         Error::new(ErrorKind::Invalid, format!("cannot encode a segment of table {}", spec.name)).with_source(source)
     };
     let schema = ArrowSchemaConverter::new().convert(&spec.file_schema()).map_err(failed)?;
-    let properties = Arc::new(properties::writer_properties());
-    let mut writer = SerializedFileWriter::new(Vec::new(), schema.root_schema_ptr(), properties).map_err(failed)?;
+    let mut file = FileInPieces::new(schema.root_schema_ptr(), properties::writer_properties()).map_err(failed)?;
     let leaves = leaves_of(spec);
     for group in row_groups(batches, ROW_GROUP_ROWS) {
         let chunks = encode_group(spec, &schema, &leaves, &group)?;
-        let mut row_group = writer.next_row_group().map_err(failed)?;
-        for chunk in chunks {
-            row_group.append_column(&chunk.bytes, chunk.close).map_err(failed)?;
-        }
-        row_group.close().map_err(failed)?;
+        file.append_row_group(chunks).map_err(failed)?;
     }
-    writer.into_inner().map_err(failed)
+    file.finish().map_err(failed)
 }
 
 fn leaves_of(spec: &TableSpec) -> Vec<Leaf> {
@@ -107,13 +104,14 @@ fn encode_group(
     let next = AtomicUsize::new(0);
     let chunks: Mutex<Vec<Option<Chunk>>> = Mutex::new(leaves.iter().map(|_| None).collect());
     let work = || -> Result<()> {
-        let mut encoder = Encoder::new(properties::ZSTD_LEVEL)?;
+        let mut encoder = Encoder::take()?;
         while let Some((_, index)) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             let leaf = &leaves[*index];
             let settings = properties::settings_of(spec, leaf);
             let chunk = encoder.chunk(leaf, &schema.column(*index), &columns[leaf.column], settings)?;
             chunks.lock()[*index] = Some(chunk);
         }
+        encoder.give_back();
         Ok(())
     };
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();

@@ -2,6 +2,7 @@
 //!
 //! Source: <https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift>.
 
+use bytes::Bytes;
 use parquet::basic::Encoding;
 
 use super::bits::write_zigzag;
@@ -39,16 +40,18 @@ pub(super) enum Kind {
     Dictionary { values: usize },
 }
 
-/// Appends a page to a column chunk. Returns its bytes before compression, the header included.
-pub(super) fn write(chunk: &mut Vec<u8>, kind: Kind, body: &[u8], compressor: &mut Compressor) -> Result<usize> {
+/// A page, and its bytes before compression, the header included.
+pub(super) fn write(kind: Kind, body: &[u8], compressor: &mut Compressor) -> Result<(Bytes, usize)> {
     let compressed = compressor.compress(body)?;
-    let from = chunk.len();
-    write_header(chunk, kind, body.len(), compressed.len());
-    let header_bytes = chunk.len() - from;
-    chunk.extend_from_slice(compressed);
-    Ok(header_bytes + body.len())
+    let mut page = Vec::with_capacity(HEADER_BYTES_MAX + compressed.len());
+    write_header(&mut page, kind, body.len(), compressed.len());
+    let header_bytes = page.len();
+    page.extend_from_slice(compressed);
+    Ok((page.into(), header_bytes + body.len()))
 }
 
+/// What a header takes at most: six numbers of up to five bytes, the marks of fields and structs.
+const HEADER_BYTES_MAX: usize = 48;
 const STOP: u8 = 0;
 const TYPE_FALSE: u8 = 2;
 const TYPE_I32: u8 = 5;
