@@ -20,13 +20,17 @@ use spanlake_ingest::{ContentEncoding, ContentType, Decoder, Ingest, IngestOptio
 use spanlake_schema::{Ambient, DEFAULT_TENANT, spans};
 use spanlake_storage::invariants::commit_goes_on;
 use spanlake_storage::{Lake, LakeOptions, ReadOnlyLake, Store, TableSource, TableView};
-use spanlake_testkit::{Fault, FaultyStore, NOON_UNIX_NANO, SplitMix64, Traffic, spans_of, stored_as_promised};
+use spanlake_testkit::{
+    Fault, FaultyStore, NOON_UNIX_NANO, Operation, SplitMix64, Traffic, spans_of, stored_as_promised,
+};
 use tempfile::TempDir;
 
 use crate::disk::SimulatedDisk;
 
 const PROCESSES: usize = 2;
 const TABLE: &str = spans::SPEC.name;
+/// Of the table.
+const COMMITS: &str = "/spans/_delta_log/";
 
 /// A clock that the simulation moves, and randomness that makes back-off waits zero: all waits are remainders by divisors of
 /// this, and so nothing but the seed decides what happens when.
@@ -203,10 +207,12 @@ impl World {
 
     pub(crate) async fn step(&mut self) {
         match self.random.below(100) {
-            0..40 => self.export().await,
-            40..55 => self.flush().await,
-            55..67 => self.look().await,
-            67..77 => self.die_somewhere().await,
+            0..38 => self.export().await,
+            38..51 => self.flush().await,
+            51..63 => self.look().await,
+            63..71 => self.die_somewhere().await,
+            71..74 => self.die_sending_a_commit().await,
+            74..77 => self.lose_a_commit().await,
             77..80 => self.shut_down().await,
             80..86 => self.fail_by_seed(),
             86..90 => self.objects.heal(),
@@ -295,6 +301,56 @@ impl World {
         }
         self.crash(process);
         self.start(process).await;
+    }
+
+    /// Dies with a commit on its way, which comes in before the next process starts, or while it works, or not yet.
+    async fn die_sending_a_commit(&mut self) {
+        let Some(process) = self.someone().await else { return };
+        self.export().await;
+        if let Some((lake, _)) = &self.processes[process].running {
+            self.processes[process].objects.inject(Operation::Put, COMMITS, 1, Fault::LastBreath);
+            let _ = lake.flush().await;
+            // Where there was nothing to commit, nobody else shall die of it.
+            self.objects.heal();
+        }
+        self.crash(process);
+        let comes_early = self.random.chance(200);
+        if comes_early {
+            self.objects.deliver_late(usize::MAX).await;
+        }
+        self.start(process).await;
+        if self.random.chance(700) {
+            self.objects.deliver_late(usize::MAX).await;
+        }
+        for _ in 0..self.random.below(3) {
+            self.export().await;
+        }
+        if self.random.chance(700) {
+            self.flush().await;
+        }
+        self.look().await;
+    }
+
+    /// A commit is done, but nothing of it can be learned for so long that it is given up.
+    async fn lose_a_commit(&mut self) {
+        let Some(process) = self.someone().await else { return };
+        self.export().await;
+        if let Some((lake, _)) = &self.processes[process].running {
+            let objects = &self.processes[process].objects;
+            objects.inject(Operation::Put, COMMITS, 1, Fault::LostAnswer);
+            objects.inject_run(Operation::Put, COMMITS, 1, u64::MAX, Fault::Fail);
+            let (reads, lists) = (self.random.below(12), self.random.below(12));
+            objects.inject_run(Operation::Get, COMMITS, 2, reads, Fault::Fail);
+            objects.inject_run(Operation::List, COMMITS, 2, lists, Fault::Fail);
+            // It fails, or finds its commit.
+            let _ = lake.flush().await;
+        }
+        self.objects.heal();
+        self.look().await;
+        if self.random.chance(700) {
+            self.export().await;
+            self.flush().await;
+        }
     }
 
     async fn shut_down(&mut self) {

@@ -59,6 +59,9 @@ pub enum Fault {
     /// A put is answered with success and not done. Other operations are done. No store may do so: with this a test of a test
     /// shows that it notices.
     Forget,
+    /// As [`Fault::Late`], and the client dies: it learns of nothing that comes after. Other operations
+    /// are done.
+    LastBreath,
     /// As [`Fault::Late`], but whatever its condition says, over what has come there meanwhile. No store may do so either.
     Overwrite,
 }
@@ -181,8 +184,9 @@ impl Faults {
     /// Lets a delay pass here, so that only faults that change the answer are left.
     async fn meet(&self, operation: Operation, path: &str) -> Option<Fault> {
         let fault = self.last_breath().or_else(|| self.plan.lock().meet(operation, path));
-        let fault =
-            fault.filter(|fault| operation == Operation::Put || !matches!(fault, Fault::Forget | Fault::Overwrite));
+        let fault = fault.filter(|fault| {
+            operation == Operation::Put || !matches!(fault, Fault::LastBreath | Fault::Forget | Fault::Overwrite)
+        });
         if let Some(Fault::Delay(time)) = fault {
             tokio::time::sleep(time).await;
             return None;
@@ -299,7 +303,10 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
             None | Some(Fault::Delay(_)) => self.inner.put_opts(location, payload, opts).await,
             Some(Fault::Fail) => lost,
             Some(Fault::Forget) => Ok(PutResult { e_tag: None, version: None }),
-            Some(fault @ (Fault::Late | Fault::Overwrite)) => {
+            Some(fault @ (Fault::Late | Fault::LastBreath | Fault::Overwrite)) => {
+                if fault == Fault::LastBreath {
+                    self.die_after(0);
+                }
                 let mode = if fault == Fault::Overwrite { PutMode::Overwrite } else { opts.mode.clone() };
                 let options = PutOptions { mode, ..opts };
                 let put = LatePut { location: location.clone(), payload, options };
@@ -332,9 +339,9 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         match self.meet(Operation::Get, location).await {
             None | Some(Fault::Delay(_)) => self.inner.get_opts(location, options).await,
-            Some(Fault::Fail | Fault::LostAnswer | Fault::Late | Fault::Forget | Fault::Overwrite) => {
-                Err(injected(Operation::Get, location.as_ref()))
-            }
+            Some(
+                Fault::Fail | Fault::LostAnswer | Fault::Late | Fault::LastBreath | Fault::Forget | Fault::Overwrite,
+            ) => Err(injected(Operation::Get, location.as_ref())),
             Some(Fault::Truncate) => {
                 let whole = self.inner.get_opts(location, options).await?;
                 Ok(break_off(whole, location.to_string()))
@@ -388,7 +395,7 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         match self.meet(Operation::Copy, to).await {
-            None | Some(Fault::Delay(_) | Fault::Forget | Fault::Overwrite) => {
+            None | Some(Fault::Delay(_) | Fault::LastBreath | Fault::Forget | Fault::Overwrite) => {
                 self.inner.copy_opts(from, to, options).await
             }
             Some(Fault::Fail | Fault::Truncate | Fault::Late) => Err(injected(Operation::Copy, to.as_ref())),
@@ -401,7 +408,7 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         match self.meet(Operation::Copy, to).await {
-            None | Some(Fault::Delay(_) | Fault::Forget | Fault::Overwrite) => {
+            None | Some(Fault::Delay(_) | Fault::LastBreath | Fault::Forget | Fault::Overwrite) => {
                 self.inner.rename_opts(from, to, options).await
             }
             Some(Fault::Fail | Fault::Truncate | Fault::Late) => Err(injected(Operation::Copy, to.as_ref())),
