@@ -37,6 +37,8 @@ mod policy;
 mod protocol;
 #[path = "pipeline/refusals.rs"]
 mod refusals;
+#[path = "pipeline/renormalise.rs"]
+mod renormalise;
 #[path = "pipeline/retries.rs"]
 mod retries;
 #[path = "pipeline/settling.rs"]

@@ -82,6 +82,34 @@ async fn damage_is_named_and_the_rest_is_served() {
     assert!(again.contains("is not empty"), "{again}");
 }
 
+/// Scenario: SIGKILL; the last request in the log is there by its first half, as where a machine loses power while it writes.
+/// Guarantee: the server starts, has what came before, says in its log where it cut and how much, and takes the request when
+/// it is sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_tail_is_cut_and_told() {
+    let running = server().arg("--flush-interval", "1h").start().await;
+    let mut source = traffic(72);
+    let requests = [20, 30].map(|spans| source.request(spans));
+    for request in &requests {
+        export(&running, request).await;
+    }
+    let options = running.sigkill().await;
+    let segment = only_segment(&options.wal_dir());
+    let mut bytes = std::fs::read(&segment).expect("a segment");
+    let last = requests[1].encode_to_vec();
+    let at = bytes.windows(last.len()).position(|part| part == last).expect("the request is in the log");
+    bytes[at + last.len() / 2..].fill(0);
+    std::fs::write(&segment, bytes).expect("writes");
+
+    let running = options.start().await;
+    assert_eq!(count_spans(&running).await, 20);
+    let log = running.stderr();
+    let line = log.lines().find(|line| line.contains("torn tail of the write-ahead log cut")).unwrap_or_default();
+    assert!(line.contains(segment.to_str().expect("text")) && line.contains("position=2"), "{log}");
+    export(&running, &requests[1]).await;
+    assert_eq!(count_spans(&running).await, 50);
+}
+
 /// Scenario: the log's only segment is removed by hand; directories that are no log.
 /// Guarantee: the server refuses with positions and command; that command makes it start again.
 #[tokio::test(flavor = "multi_thread")]

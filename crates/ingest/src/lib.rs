@@ -52,6 +52,7 @@ mod reading;
 pub mod rebuild;
 mod recall;
 mod receive;
+mod renormalise;
 mod reprice;
 mod resources;
 mod roles;
@@ -73,6 +74,7 @@ pub use recall::RECALLED;
 pub use receive::{
     ContentEncoding, ContentType, ExportOutcome, Ingest, IngestOptions, Rejection, RejectionKind, Request,
 };
+pub use renormalise::{RenormalisedColumn, Renormalising, renormalised_columns};
 pub use reprice::{RepricedModel, Repricing};
 pub use signal::Signal;
 pub use stats::{IngestStats, SignalStats};

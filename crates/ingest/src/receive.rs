@@ -109,7 +109,7 @@ pub struct Rejection {
 #[derive(Debug)]
 pub struct Ingest {
     options: IngestOptions,
-    walker: Walker,
+    pub(crate) walker: Walker,
     policy: Arc<Policy>,
     /// What stores nothing, on its way to the ledger.
     notes: Arc<Notes>,

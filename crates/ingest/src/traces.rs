@@ -25,7 +25,7 @@ use spanlake_schema::corrections::{Address, Correction, Reason, Value};
 
 use crate::meaning::Meaning;
 use crate::price::Cost;
-use crate::roles::{Calls, Note, Settled, Told};
+use crate::roles::{Calls, Note, Settled, Told, trace_word};
 pub(crate) use part::{Part, PartRow};
 
 /// Memory for what was told.
@@ -144,6 +144,17 @@ impl Traces {
         doubtful
     }
 
+    /// Forgets what was told of traces, since their rows are read otherwise by now.
+    pub(crate) fn forget(&self, traces: &[TraceOf]) {
+        let mut state = self.state.lock();
+        for trace in traces {
+            let Ok(id) = u128::from_str_radix(&trace.trace_id, 16) else { continue };
+            let key = trace_word(&id.to_be_bytes()) ^ part::salt(&trace.tenant);
+            state.traces.remove(&key);
+            state.torn.remove(&key);
+        }
+    }
+
     /// Leaves traces to be read back.
     pub(crate) fn doubt(&self, traces: impl IntoIterator<Item = TraceOf>) {
         let mut state = self.state.lock();
@@ -239,7 +250,8 @@ impl State {
         self.bytes -= part.bytes;
         let keys = part.keys();
         for key in &keys {
-            let Some(places) = self.traces.get_mut(key) else { continue };
+            // What was forgotten may have been told again by a later part.
+            let Some(places) = self.traces.get_mut(key).filter(|places| places.first == self.first) else { continue };
             if places.more.is_empty() {
                 self.traces.remove(key);
             } else {

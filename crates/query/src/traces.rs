@@ -1,6 +1,11 @@
 //! Whole traces, for settling what their spans are to the totals.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
+use spanlake_schema::{TableSpec, corrections};
+use spanlake_storage::{TableSource, TableView};
 
 use crate::answer::Bounds;
 use crate::{Parameters, QueryEngine, QueryError};
@@ -57,6 +62,26 @@ impl TraceSelection {
     }
 }
 
+/// The tables without what corrects them.
+#[derive(Debug)]
+struct Uncorrected(Arc<dyn TableSource>);
+
+#[async_trait]
+impl TableSource for Uncorrected {
+    fn tables(&self, tenant: &str) -> Vec<&'static TableSpec> {
+        let mut tables = self.0.tables(tenant);
+        tables.retain(|spec| spec.name != corrections::SPEC.name);
+        tables
+    }
+
+    async fn view(&self, tenant: &str, table: &str) -> spanlake_storage::Result<Option<TableView>> {
+        if table == corrections::SPEC.name {
+            return Ok(None);
+        }
+        self.0.view(tenant, table).await
+    }
+}
+
 impl QueryEngine {
     /// Columns of the spans of some traces, hot ones too, as they are corrected; those of a whole trace follow
     /// each other.
@@ -72,7 +97,46 @@ impl QueryEngine {
         let (columns, condition) = (columns.join(", "), selection.condition());
         let order = if matches!(selection, TraceSelection::Calls { .. }) { "" } else { " ORDER BY trace_id" };
         let statement = format!("SELECT {columns} FROM spans WHERE {condition}{order}");
-        let source = std::sync::Arc::clone(self.source());
+        let source = Arc::clone(self.source());
+        self.sql_over(source, tenant, &statement, Parameters::None, BOUNDS).await
+    }
+
+    /// Spans that started in a half-open range of time, microseconds since 1970-01-01, as they were written: all columns, and no
+    /// corrections. In the order of their arrival.
+    ///
+    /// # Errors
+    /// As of queries.
+    pub async fn stored_spans(
+        &self,
+        tenant: &str,
+        started: std::ops::Range<i64>,
+    ) -> Result<SendableRecordBatchStream, QueryError> {
+        let statement = format!(
+            "SELECT * FROM spans WHERE start_time >= to_timestamp_micros({}) AND start_time < to_timestamp_micros({}) \
+             ORDER BY received_time",
+            started.start, started.end
+        );
+        let source: Arc<dyn TableSource> = Arc::new(Uncorrected(Arc::clone(self.source())));
+        self.sql_over(source, tenant, &statement, Parameters::None, BOUNDS).await
+    }
+
+    /// Columns of the spans that arrived in a closed range of time, microseconds since 1970-01-01, as they are corrected.
+    ///
+    /// # Errors
+    /// As of queries.
+    pub async fn arrived_spans(
+        &self,
+        tenant: &str,
+        columns: &[&str],
+        arrived: std::ops::RangeInclusive<i64>,
+    ) -> Result<SendableRecordBatchStream, QueryError> {
+        let statement = format!(
+            "SELECT {} FROM spans WHERE received_time >= to_timestamp_micros({}) AND received_time <= to_timestamp_micros({})",
+            columns.join(", "),
+            arrived.start(),
+            arrived.end()
+        );
+        let source = Arc::clone(self.source());
         self.sql_over(source, tenant, &statement, Parameters::None, BOUNDS).await
     }
 
@@ -87,7 +151,7 @@ impl QueryEngine {
 
         let statement =
             format!("SELECT max(received_time) FROM spans WHERE received_time >= to_timestamp_micros({after_micros})");
-        let source = std::sync::Arc::clone(self.source());
+        let source = Arc::clone(self.source());
         let stream = self.sql_over(source, tenant, &statement, Parameters::None, BOUNDS).await?;
         let batches: Vec<arrow::record_batch::RecordBatch> = stream.try_collect().await?;
         let last = batches.iter().find(|batch| batch.num_rows() > 0).and_then(|batch| {

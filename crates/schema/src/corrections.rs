@@ -98,6 +98,19 @@ pub const CORRECTABLE: &[&str] = &[
     "db_query_text",
     "server_address",
     "server_port",
+    "tool_type",
+    "agent_version",
+    "data_source_id",
+    "output_type",
+    "embedding_dimensions",
+    "encoding_formats",
+    "mcp_method",
+    "mcp_session_id",
+    "mcp_protocol_version",
+    "mcp_resource_uri",
+    "jsonrpc_request_id",
+    "jsonrpc_protocol_version",
+    "rpc_response_status_code",
 ];
 
 const COLUMNS: [Column; HEAD.len() + CORRECTABLE.len()] = {

@@ -37,6 +37,7 @@ mod otlp_grpc;
 mod otlp_http;
 pub mod proto;
 mod reading;
+mod renormalise;
 mod reprice;
 mod serve;
 mod settle;

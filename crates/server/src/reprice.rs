@@ -61,20 +61,24 @@ fn dollars(picos: i128) -> String {
 
 /// Which calls: those that started from a time on and before another, of one model or of all.
 #[derive(Debug, Default)]
-struct Wanted {
+pub(crate) struct Wanted {
     from_micros: Option<i64>,
     to_micros: Option<i64>,
-    model: Option<String>,
-    is_dry_run: bool,
+    pub(crate) model: Option<String>,
+    pub(crate) is_dry_run: bool,
 }
 
 /// The parameters `from` and `to`, which are needed, `model` and `dry_run`.
 pub(crate) async fn post(State(api): State<Api>, request: Request) -> Response {
-    let wanted = wanted(&request);
+    let wanted = Wanted::of(&request);
     // A body is no part of it, and cannot be shared between threads while the calls are read.
     drop(request);
-    let answer = async { reprice(api.gate.services()?, wanted?).await };
-    let answer = answer.await.map(|report| {
+    answer(async { reprice(api.gate.services()?, wanted?).await }.await)
+}
+
+/// A report as JSON, or what is wrong.
+pub(crate) fn answer(report: Result<impl Serialize, ApiError>) -> Response {
+    let answer = report.map(|report| {
         let body = serde_json::to_vec(&report).expect("invariant: a report becomes JSON");
         let builder = Response::builder().header(CONTENT_TYPE, "application/json");
         builder.body(Body::from(body)).expect("invariant: constant headers are valid")
@@ -82,19 +86,20 @@ pub(crate) async fn post(State(api): State<Api>, request: Request) -> Response {
     answer.unwrap_or_else(ApiError::into_response)
 }
 
-fn wanted(request: &Request) -> Result<Wanted, ApiError> {
-    // No page of another site can send this without asking first.
-    if request.headers().get(CONTENT_TYPE).is_none_or(|told| told != "application/json") {
-        return Err(invalid("the header content-type has to be application/json".to_owned()));
-    }
-    Wanted::parse(request.uri().query().unwrap_or_default())
-}
-
-fn invalid(message: String) -> ApiError {
+pub(crate) fn invalid(message: String) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, "invalid", message)
 }
 
 impl Wanted {
+    /// What the parameters of a request say.
+    pub(crate) fn of(request: &Request) -> Result<Self, ApiError> {
+        // No page of another site can send this without asking first.
+        if request.headers().get(CONTENT_TYPE).is_none_or(|told| told != "application/json") {
+            return Err(invalid("the header content-type has to be application/json".to_owned()));
+        }
+        Self::parse(request.uri().query().unwrap_or_default())
+    }
+
     fn parse(query: &str) -> Result<Self, ApiError> {
         let mut wanted = Self::default();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -113,14 +118,19 @@ impl Wanted {
         Ok(wanted)
     }
 
-    fn selection(self) -> Result<TraceSelection, ApiError> {
+    /// When the spans started that are meant, a half-open range in microseconds since 1970-01-01.
+    pub(crate) fn started(&self) -> Result<std::ops::Range<i64>, ApiError> {
         let (Some(from), Some(to)) = (self.from_micros, self.to_micros) else {
-            return Err(invalid("the parameters `from` and `to` say which calls are priced again".to_owned()));
+            return Err(invalid("the parameters `from` and `to` say which spans are meant".to_owned()));
         };
         if from >= to {
             return Err(invalid("`from` has to lie before `to`".to_owned()));
         }
-        Ok(TraceSelection::Calls { started: from..to, model: self.model })
+        Ok(from..to)
+    }
+
+    fn selection(self) -> Result<TraceSelection, ApiError> {
+        Ok(TraceSelection::Calls { started: self.started()?, model: self.model })
     }
 }
 

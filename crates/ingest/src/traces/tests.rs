@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Part, QUIET_NS, Traces, WINDOW_MICROS};
+use super::{Part, QUIET_NS, TraceOf, Traces, WINDOW_MICROS};
 use crate::meaning::Meaning;
 use crate::price::{Cost, PricedBy, Pricer};
 use crate::roles::{Note, Role, Roles, Settled, Told};
@@ -147,4 +147,18 @@ fn a_trace_with_a_span_missing_between_its_calls_is_read_back() {
     let found = traces.recall(Part::told("default", again, NOW_MICROS), NOW);
     assert_eq!(roles(&found), one(10, "aggregate"));
     assert!(traces.take_doubtful(NOW + 2 * QUIET_NS).is_empty());
+}
+
+/// Scenario: a trace is forgotten since its rows are read otherwise by now, told again, and what was told first expires.
+/// Guarantee: what was told again is still known, and what was told first counts no more.
+#[test]
+fn a_forgotten_trace_can_be_told_again() {
+    let traces = Traces::new(meaning(), 1 << 20);
+    traces.admit("default", told(&[(1, 11, 10, Some(7))]), NOW_MICROS, NOW);
+    traces.forget(&[TraceOf { tenant: "default".to_owned(), trace_id: "01".repeat(16) }]);
+    traces.admit("default", told(&[(1, 11, 10, Some(5))]), NOW_MICROS + 10, NOW);
+    traces.admit("default", told(&[(2, 11, 10, Some(5))]), NOW_MICROS + 5 + WINDOW_MICROS, NOW);
+    assert_eq!(traces.state.lock().parts.len(), 2, "what was told first has expired");
+    let found = traces.admit("default", told(&[(1, 10, 0, Some(5))]), NOW_MICROS + 6 + WINDOW_MICROS, NOW);
+    assert_eq!(roles(&found), one(10, "aggregate"));
 }

@@ -5,6 +5,7 @@
 
 mod policy;
 mod prices;
+mod renormalise;
 mod reprice;
 mod rollup;
 mod sql;
@@ -80,6 +81,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         Some(("policy", matches)) => policy::run(matches),
         Some(("prices", matches)) => prices::run(matches),
         Some(("sql", matches)) => runtime()?.block_on(sql::run(matches)),
+        Some(("renormalise", matches)) => runtime()?.block_on(renormalise::run(matches)),
         Some(("reprice", matches)) => runtime()?.block_on(reprice::run(matches)),
         Some(("verify", matches)) => runtime()?.block_on(verify::run(matches)),
         Some(("rollup", matches)) => runtime()?.block_on(rollup::run(matches)),
@@ -183,6 +185,7 @@ pub fn command() -> Command {
         .subcommand(rollup::command())
         .subcommand(policy::command())
         .subcommand(prices::command())
+        .subcommand(renormalise::command())
         .subcommand(reprice::command())
         .subcommand(verify::command())
         .subcommand(wal::command())

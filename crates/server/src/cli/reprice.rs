@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde::de::DeserializeOwned;
 
 use super::Unreachable;
 use super::sql::server_argument;
@@ -12,22 +13,39 @@ use crate::reprice::Report;
 use crate::verify_http::parse_time;
 
 pub(super) fn command() -> Command {
-    let time =
-        |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("TIME").help(help).required(true);
-    Command::new("reprice")
+    let command = Command::new("reprice")
         .about("Price stored calls again by the prices that a running server has now")
         .after_help(
             "Prints calls and cost by model, before and after, and records what changes; queries and rollups follow. Each call is \
              priced by its own time.\n\nspanlake reprice --from 2026-01-01 --to 2026-02-01 --model gpt-4o --dry-run",
-        )
-        .arg(server_argument())
-        .arg(time("from", "calls that started from this time on, UTC: 2026-01-31, 2026-01-31T12:30"))
-        .arg(time("to", "and before this time"))
-        .arg(Arg::new("model").long("model").value_name("NAME").help("calls of this model only"))
-        .arg(Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue).help("print what would change, record nothing"))
+        );
+    arguments(command, "calls").arg(Arg::new("model").long("model").value_name("NAME").help("calls of this model only"))
 }
 
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    let report: Report = ask(matches, "reprice", &["model"]).await?;
+    print!("{}", render(&report));
+    Ok(())
+}
+
+/// The arguments `--from`, `--to` and `--dry-run`, and `--server`.
+pub(super) fn arguments(command: Command, what: &str) -> Command {
+    let time =
+        |name: &'static str, help: String| Arg::new(name).long(name).value_name("TIME").help(help).required(true);
+    command
+        .arg(server_argument())
+        .arg(time("from", format!("{what} that started from this time on, UTC: 2026-01-31, 2026-01-31T12:30")))
+        .arg(time("to", "and before this time".to_owned()))
+        .arg(
+            Arg::new("dry-run")
+                .long("dry-run")
+                .action(ArgAction::SetTrue)
+                .help("print what would change, record nothing"),
+        )
+}
+
+/// Has a running server do it, and returns its report. `more` are further arguments that become parameters.
+pub(super) async fn ask<T: DeserializeOwned>(matches: &ArgMatches, path: &str, more: &[&str]) -> anyhow::Result<T> {
     let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     for name in ["from", "to"] {
@@ -35,12 +53,14 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         parse_time(value).map_err(|problem| ConfigError { problems: vec![format!("--{name}: {problem}")] })?;
         query.append_pair(name, value);
     }
-    if let Some(model) = text("model") {
-        query.append_pair("model", model);
+    for name in more {
+        if let Some(value) = text(name) {
+            query.append_pair(name, value);
+        }
     }
     query.append_pair("dry_run", if matches.get_flag("dry-run") { "true" } else { "false" });
     let server = text("server").expect("invariant: has a default").trim_end_matches('/');
-    let url = format!("{server}/api/v1/reprice?{}", query.finish());
+    let url = format!("{server}/api/v1/{path}?{}", query.finish());
     let answer =
         reqwest::Client::new().post(&url).header("content-type", "application/json").send().await.map_err(|error| {
             match error.is_builder() {
@@ -58,9 +78,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         let message = error.as_ref().and_then(|error| error["error"]["message"].as_str());
         anyhow::bail!("{}", message.map_or_else(|| format!("{url} answered {status}"), str::to_owned));
     }
-    let report: Report = serde_json::from_slice(&body).with_context(|| format!("{url} answered with no report"))?;
-    print!("{}", render(&report));
-    Ok(())
+    serde_json::from_slice(&body).with_context(|| format!("{url} answered with no report"))
 }
 
 fn render(report: &Report) -> String {
@@ -77,7 +95,17 @@ fn render(report: &Report) -> String {
         ]
     });
     let rows: Vec<[String; 7]> = std::iter::once(header).chain(rows).collect();
-    let widths: [usize; 7] =
+    let mut text = aligned(&rows);
+    let changed: u64 = report.models.values().map(|told| told.changed).sum();
+    let done = if report.is_dry_run { "would change; nothing was recorded" } else { "changed" };
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{changed} calls {done}");
+    text
+}
+
+/// Rows as lines whose cells stand below each other.
+pub(super) fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let widths: [usize; COLUMNS] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     let mut text = String::new();
     for row in rows {
@@ -85,9 +113,5 @@ fn render(report: &Report) -> String {
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
-    let changed: u64 = report.models.values().map(|told| told.changed).sum();
-    let done = if report.is_dry_run { "would change; nothing was recorded" } else { "changed" };
-    // Writing to a string cannot fail.
-    let _ = writeln!(text, "{changed} calls {done}");
     text
 }
