@@ -41,6 +41,10 @@ mod refusals;
 mod renormalise;
 #[path = "pipeline/retries.rs"]
 mod retries;
+#[path = "pipeline/score.rs"]
+mod score;
+#[path = "pipeline/scored.rs"]
+mod scored;
 #[path = "pipeline/settling.rs"]
 mod settling;
 #[path = "pipeline/signals.rs"]
