@@ -1,6 +1,8 @@
 //! OTLP in, SQL out: the real binary, on real sockets, with real directories and an S3 server, fed with what real libraries
 //! sent. Every test says in which scenario it gives which guarantee.
 
+#[path = "pipeline/bad_input.rs"]
+mod bad_input;
 #[path = "pipeline/bounds.rs"]
 mod bounds;
 #[path = "pipeline/captures.rs"]

@@ -313,7 +313,9 @@ impl<'a> Facts<'a> {
         let hits = match json::hits(&document.root, value) {
             Ok(hits) => hits,
             Err(json::NoDocument) => {
-                if document.always_json && !convert::is_nothing(value, ReadAs::Text) {
+                if matches!(value, Value::String(text) if begins_like_json(text)) {
+                    self.flag(flag::JSON_BROKEN);
+                } else if document.always_json && !convert::is_nothing(value, ReadAs::Text) {
                     self.flag(flag::TYPE_CONFLICT);
                 }
                 return;
@@ -477,3 +479,8 @@ pub(crate) fn set_text(columns: &mut SpanColumns, at: usize, text: &[u8]) {
 }
 
 pub(crate) const MODEL: usize = slot("model");
+
+/// Whether a text begins as JSON of some structure does.
+pub(crate) fn begins_like_json(text: &[u8]) -> bool {
+    matches!(text.trim_ascii_start().first(), Some(b'{' | b'['))
+}

@@ -50,7 +50,8 @@ const RULE_FLAGS: i64 = flag::PROVIDER_DERIVED
     | flag::USAGE_ESTIMATED
     | flag::INPUT_EXCLUDED_CACHE
     | flag::COUNT_IMPLAUSIBLE
-    | flag::OUTPUT_EXCLUDED_REASONING;
+    | flag::OUTPUT_EXCLUDED_REASONING
+    | flag::JSON_BROKEN;
 
 /// Distinct changes of a column that are told one by one.
 const EXAMPLES_MAX: usize = 64;

@@ -337,6 +337,11 @@ impl<'a, 'w> Walk<'a, 'w> {
         if matches!(self.fields.status, Some((0, []))) {
             flags |= reading_flag::EMPTY_STATUS;
         }
+        if !(0..=5).contains(&self.fields.kind)
+            || matches!(self.fields.status, Some((code, _)) if !(0..=2).contains(&code))
+        {
+            flags |= reading_flag::ENUM_UNKNOWN;
+        }
         flags
     }
 

@@ -46,6 +46,10 @@ pub mod reading {
     pub const COUNT_IMPLAUSIBLE: i64 = 1 << 11;
     /// The emitter's output count excluded reasoning tokens; they were added.
     pub const OUTPUT_EXCLUDED_REASONING: i64 = 1 << 12;
+    /// An attribute that begins like JSON and has to be JSON is none; it is kept as text.
+    pub const JSON_BROKEN: i64 = 1 << 13;
+    /// The span's kind or status code is a number that OTLP has no name for; the number is kept.
+    pub const ENUM_UNKNOWN: i64 = 1 << 14;
     /// A log record's `event_name` was told by the attribute `event.name`, not by the field.
     pub const EVENT_NAME_FROM_ATTRIBUTE: i64 = 1 << 20;
     /// A histogram's buckets do not fit its bounds or do not add up to its count; all are kept as sent.

@@ -21,6 +21,8 @@ pub(crate) struct Collector {
     symbols: Vec<u8>,
     /// How many strings were not UTF-8 and were repaired.
     pub(crate) repaired: u64,
+    /// Whether messages of the last span begin like JSON and are none.
+    pub(crate) broken_json: bool,
 }
 
 /// The pieces that tell of one message.
@@ -105,7 +107,14 @@ impl Collector {
             if rule.read_as == ReadAs::Whole {
                 wholes.push((rule, text));
             } else {
+                let bytes = text.len();
                 read_whole(rule, text, &mut told);
+                if is_json_only(rule.read_as) {
+                    // What could not be read is one part as long as the attribute.
+                    let mut contents =
+                        told.iter().flat_map(|told| &told.message.parts).filter_map(|part| part.content.as_ref());
+                    self.broken_json |= contents.any(|content| content.len() == bytes && message::is_broken(content));
+                }
             }
         }
         for ((direction, _, number), draft) in drafts {
@@ -161,6 +170,11 @@ impl<'a> Told<'a> {
     pub(super) fn new(direction: Direction, position: Option<i64>, message: Message<'a>) -> Self {
         Self { direction: direction.with_role(message.role.as_deref()), position, message }
     }
+}
+
+/// Forms that are JSON wherever they are structured at all.
+fn is_json_only(read_as: ReadAs) -> bool {
+    matches!(read_as, ReadAs::Messages | ReadAs::Parts | ReadAs::Calls | ReadAs::Definitions)
 }
 
 fn is_piece(read_as: ReadAs) -> bool {

@@ -60,6 +60,11 @@ pub(super) fn structure<'a>(text: &Cow<'a, str>) -> Option<Json<'a>> {
     }
 }
 
+/// Whether a text begins like JSON and is none.
+pub(super) fn is_broken(text: &str) -> bool {
+    crate::reading::begins_like_json(text.as_bytes()) && parse_tree(text).is_none()
+}
+
 fn structure_in(text: &str) -> Option<Json<'_>> {
     if !text.trim_start().starts_with(['[', '{']) {
         return None;

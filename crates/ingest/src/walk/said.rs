@@ -1,5 +1,7 @@
 //! What spans and their events say, on its way to the tables of messages and to the roles of calls.
 
+use spanlake_schema::flags::reading as reading_flag;
+
 use super::Walk;
 use crate::content::{EventFields, Source, Speaker};
 use crate::origin::Origin;
@@ -25,6 +27,9 @@ impl<'a> Walk<'a, '_> {
     pub(super) fn content(&mut self, reader: &Reader<'a>, service_name: Option<&[u8]>) {
         let attributes = &self.fields.attributes;
         let told = self.collector.messages(self.content.rules, reader, attributes, &mut self.held);
+        if std::mem::take(&mut self.collector.broken_json) {
+            self.facts.flag(reading_flag::JSON_BROKEN);
+        }
         let speaker = self.speaker(Source::Attribute, self.fields.start, service_name);
         self.content.rows.add(&speaker, told);
     }
