@@ -18,7 +18,8 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 use prost::Message;
 use serde_json::Value;
 use spanlake_testkit::{
-    Code, GrpcOptions, JSON, NOON_UNIX_NANO, PROTOBUF, ServerOptions, ServerProcess, Service, text,
+    Code, GrpcOptions, JSON, NOON_UNIX_NANO, PROTOBUF, S3Server, ServerOptions, ServerProcess, Service, text,
+    wait_until,
 };
 
 use crate::server;
@@ -250,6 +251,54 @@ async fn masked_values_are_on_no_disk() {
     assert_eq!(server.sql_int("SELECT count(*) FROM spans").await, spans);
     let sums = "SELECT count(*) FROM ledger WHERE received <> stored + refused + duplicate";
     assert_eq!(server.sql_int(sums).await, 0);
+}
+
+/// Scenario: so much of it while the store is away that rows go to spill files; then a kill, and a byte of the log is damaged.
+/// Guarantee: neither the spill files nor what is left of the log has the secret.
+#[tokio::test(flavor = "multi_thread")]
+async fn masked_values_are_neither_spilled_nor_in_a_damaged_log() {
+    let s3 = S3Server::start("telemetry").await;
+    let options = server().store(s3.url("lake")).envs(s3.environment());
+    let file = options.home().join("policy.toml");
+    std::fs::write(&file, POLICY).expect("a policy file");
+    let options = options.arg("--policy", file.to_str().expect("UTF-8")).arg("--flush-interval", "200ms");
+    let options = options.arg("--memory-limit", "4MiB").arg("--message-limit", "1MiB").arg("--flush-bytes", "512KiB");
+    let server = options.start().await;
+    send_all(&server, 251).await;
+    wait_until("a commit", async || {
+        (crate::bounds::figure(&server, "spanlake_committed_rows_total").await > 0.0).then_some(())
+    })
+    .await;
+    let hanging = s3.hold_writes().await;
+    let mut number = 0;
+    while crate::bounds::figure(&server, "spanlake_spilled_rows").await == 0.0 {
+        assert!(number < 240, "nothing was spilled");
+        number += 1;
+        send_all(&server, number).await;
+    }
+    assert_eq!(rows_with_secret(&server).await, 0);
+    let spilled = std::fs::read_dir(options.wal_dir().join("spill")).expect("the directory").count();
+    assert!(spilled > 0);
+    assert_eq!(found_in(&options), Vec::<String>::new());
+
+    server.sigkill().await;
+    let segments = std::fs::read_dir(options.wal_dir()).expect("a log").map(|entry| entry.expect("an entry").path());
+    let is_segment =
+        |path: &std::path::PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("wal-"));
+    let first = segments.filter(is_segment).min().expect("a segment");
+    let mut bytes = std::fs::read(&first).expect("a segment");
+    let at = bytes.windows(8).position(|part| part == b"[masked]").expect("something that was masked");
+    bytes[at] ^= 1;
+    std::fs::write(&first, bytes).expect("writes");
+    drop(hanging);
+    let server = options.start().await;
+    assert!(server.stderr().contains("the write-ahead log is damaged"), "{}", server.stderr());
+    assert_eq!(rows_with_secret(&server).await, 0);
+    let options = server.stop().await;
+    assert_eq!(found_in(&options), Vec::<String>::new());
+    let mut found = Vec::new();
+    files_with_secret(&s3.bucket_directory(), &mut found);
+    assert_eq!(found, Vec::<String>::new());
 }
 
 /// Scenario: `policy test` with a good and a bad policy, and a start with the bad one. Guarantee: the changes are shown one by
