@@ -308,10 +308,8 @@ impl World {
         let Some(process) = self.someone().await else { return };
         self.export().await;
         if let Some((lake, _)) = &self.processes[process].running {
-            self.processes[process].objects.inject(Operation::Put, COMMITS, 1, Fault::LastBreath);
+            self.processes[process].objects.die_at_put(COMMITS);
             let _ = lake.flush().await;
-            // Where there was nothing to commit, nobody else shall die of it.
-            self.objects.heal();
         }
         self.crash(process);
         let comes_early = self.random.chance(200);

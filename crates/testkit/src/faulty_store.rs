@@ -59,9 +59,6 @@ pub enum Fault {
     /// A put is answered with success and not done. Other operations are done. No store may do so: with this a test of a test
     /// shows that it notices.
     Forget,
-    /// As [`Fault::Late`], and the client dies: it learns of nothing that comes after. Other operations
-    /// are done.
-    LastBreath,
     /// As [`Fault::Late`], but whatever its condition says, over what has come there meanwhile. No store may do so either.
     Overwrite,
 }
@@ -178,20 +175,35 @@ struct Faults {
     plan: Arc<Mutex<Plan>>,
     /// Operations until the client's process dies; none where it lives on.
     life: Arc<Mutex<Option<u64>>>,
+    /// The part of a path: the client dies while it puts such an object.
+    last_put: Arc<Mutex<Option<String>>>,
 }
 
 impl Faults {
     /// Lets a delay pass here, so that only faults that change the answer are left.
     async fn meet(&self, operation: Operation, path: &str) -> Option<Fault> {
-        let fault = self.last_breath().or_else(|| self.plan.lock().meet(operation, path));
-        let fault = fault.filter(|fault| {
-            operation == Operation::Put || !matches!(fault, Fault::LastBreath | Fault::Forget | Fault::Overwrite)
-        });
+        let fault = self
+            .last_put(operation, path)
+            .or_else(|| self.last_breath())
+            .or_else(|| self.plan.lock().meet(operation, path));
+        let fault =
+            fault.filter(|fault| operation == Operation::Put || !matches!(fault, Fault::Forget | Fault::Overwrite));
         if let Some(Fault::Delay(time)) = fault {
             tokio::time::sleep(time).await;
             return None;
         }
         fault
+    }
+
+    /// The put during which the client dies.
+    fn last_put(&self, operation: Operation, path: &str) -> Option<Fault> {
+        let mut last = self.last_put.lock();
+        if operation != Operation::Put || !last.as_ref().is_some_and(|part| path.contains(part)) {
+            return None;
+        }
+        *last = None;
+        *self.life.lock() = Some(0);
+        Some(Fault::Late)
     }
 
     /// What becomes of an operation of a client that dies.
@@ -220,13 +232,19 @@ impl<S: ObjectStore> FaultyStore<S> {
     /// The same store as another process sees it, with the same plan: it can die by itself.
     #[must_use]
     pub fn other_client(&self) -> Self {
-        let faults = Faults { plan: Arc::clone(&self.faults.plan), life: Arc::default() };
+        let faults = Faults { plan: Arc::clone(&self.faults.plan), life: Arc::default(), last_put: Arc::default() };
         Self { inner: Arc::clone(&self.inner), faults }
     }
 
     /// Lets this client, and its clones, do so many more operations; after them everything fails, whatever is healed.
     pub fn die_after(&self, operations: u64) {
         *self.faults.life.lock() = Some(operations);
+    }
+
+    /// Lets this client, and its clones, die while it puts the next object whose path contains `path_part`: the request is on
+    /// its way, and [`FaultyStore::deliver_late`] carries it out.
+    pub fn die_at_put(&self, path_part: &str) {
+        *self.faults.last_put.lock() = Some(path_part.to_owned());
     }
 
     /// Carries out the puts that were on their way: any number of them from the oldest on, and how many there are still.
@@ -303,10 +321,7 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
             None | Some(Fault::Delay(_)) => self.inner.put_opts(location, payload, opts).await,
             Some(Fault::Fail) => lost,
             Some(Fault::Forget) => Ok(PutResult { e_tag: None, version: None }),
-            Some(fault @ (Fault::Late | Fault::LastBreath | Fault::Overwrite)) => {
-                if fault == Fault::LastBreath {
-                    self.die_after(0);
-                }
+            Some(fault @ (Fault::Late | Fault::Overwrite)) => {
                 let mode = if fault == Fault::Overwrite { PutMode::Overwrite } else { opts.mode.clone() };
                 let options = PutOptions { mode, ..opts };
                 let put = LatePut { location: location.clone(), payload, options };
@@ -339,9 +354,9 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         match self.meet(Operation::Get, location).await {
             None | Some(Fault::Delay(_)) => self.inner.get_opts(location, options).await,
-            Some(
-                Fault::Fail | Fault::LostAnswer | Fault::Late | Fault::LastBreath | Fault::Forget | Fault::Overwrite,
-            ) => Err(injected(Operation::Get, location.as_ref())),
+            Some(Fault::Fail | Fault::LostAnswer | Fault::Late | Fault::Forget | Fault::Overwrite) => {
+                Err(injected(Operation::Get, location.as_ref()))
+            }
             Some(Fault::Truncate) => {
                 let whole = self.inner.get_opts(location, options).await?;
                 Ok(break_off(whole, location.to_string()))
@@ -395,7 +410,7 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         match self.meet(Operation::Copy, to).await {
-            None | Some(Fault::Delay(_) | Fault::LastBreath | Fault::Forget | Fault::Overwrite) => {
+            None | Some(Fault::Delay(_) | Fault::Forget | Fault::Overwrite) => {
                 self.inner.copy_opts(from, to, options).await
             }
             Some(Fault::Fail | Fault::Truncate | Fault::Late) => Err(injected(Operation::Copy, to.as_ref())),
@@ -408,7 +423,7 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         match self.meet(Operation::Copy, to).await {
-            None | Some(Fault::Delay(_) | Fault::LastBreath | Fault::Forget | Fault::Overwrite) => {
+            None | Some(Fault::Delay(_) | Fault::Forget | Fault::Overwrite) => {
                 self.inner.rename_opts(from, to, options).await
             }
             Some(Fault::Fail | Fault::Truncate | Fault::Late) => Err(injected(Operation::Copy, to.as_ref())),
