@@ -1,6 +1,7 @@
 //! What a span stands for: the provider, the usage, its cost, and what its role depends on. Facts in, columns out.
 
 mod counts;
+mod failure;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -464,6 +465,8 @@ fn write_error_type(span: &SpanFacts<'_, '_>, columns: &mut SpanColumns) {
         |text: &[u8]| !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte));
     if is_name(head) && head.len() <= ERROR_TYPE_BYTES_MAX {
         set_text(columns, at, head);
+    } else if let Some(status) = failure::http_status(line) {
+        set_text(columns, at, status);
     } else if !line.is_empty() && line.len() <= ERROR_TYPE_BYTES_MAX {
         set_text(columns, at, line);
     }

@@ -6,7 +6,7 @@ use arrow::datatypes::{Date32Type, Decimal128Type, Int64Type};
 use arrow::record_batch::RecordBatch;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use spanlake_ingest::Decoder;
@@ -314,4 +314,63 @@ fn invalid_utf8_is_repaired() {
     assert_eq!((flag(0), flag(1)), (0, reading::UTF8_REPAIRED));
     let map = rows.batch.column_by_name("attributes").unwrap().as_map().value(1);
     assert_eq!(map.column(1).as_string::<i32>().value(0), "\u{fffd}tuvwxyz");
+}
+
+/// A call of a scope, with the counts of one call of Anthropic's: 200 uncached, 64 read from the cache, 30 written to it.
+fn cached_call(scope: (&str, &str), input: i64, total: Option<i64>) -> Rows {
+    let mut attributes = vec![
+        text("gen_ai.operation.name", "chat"),
+        text("gen_ai.provider.name", "aws.bedrock"),
+        text("gen_ai.request.model", "claude-sonnet-4-20250514"),
+        int("gen_ai.usage.input_tokens", input),
+        int("gen_ai.usage.output_tokens", 18),
+        int("gen_ai.usage.cache_read.input_tokens", 64),
+        int("gen_ai.usage.cache_creation.input_tokens", 30),
+    ];
+    attributes.extend(total.map(|total| int("gen_ai.usage.total_tokens", total)));
+    let mut request = request(vec![span(attributes)]);
+    let (name, version) = (scope.0.to_owned(), scope.1.to_owned());
+    let told = InstrumentationScope { name, version, ..InstrumentationScope::default() };
+    request.resource_spans[0].scope_spans[0].scope = Some(told);
+    Rows::of(&request.encode_to_vec())
+}
+
+/// Scenario: emitters that count input with and without cached tokens, some of which make totals of their own.
+/// Guarantee: the input of the call is 294 tokens, whoever tells it.
+#[test]
+fn emitters_that_disagree_on_cached_tokens_tell_the_same_input() {
+    for (scope, version, input, total) in [
+        // What strands counts has changed, and no version is told: the provider's total decides.
+        ("strands.telemetry.tracer", "", 294, Some(312)),
+        ("strands.telemetry.tracer", "", 200, Some(312)),
+        ("openinference.instrumentation.bedrock", "0.1.61", 294, Some(312)),
+        ("openinference.instrumentation.bedrock", "0.1.45", 200, None),
+        // Its total is the sum of what it tells.
+        ("opentelemetry.instrumentation.bedrock", "0.62.4", 200, Some(218)),
+        ("@traceloop/instrumentation-anthropic", "0.27.0", 200, Some(218)),
+    ] {
+        let rows = cached_call((scope, version), input, total);
+        assert_eq!(rows.int("input_tokens", 0), Some(294), "{scope} {version} {input} {total:?}");
+    }
+}
+
+/// Scenario: spans of a provider's client that ask for a count of tokens, or open a session; one that says why it stopped.
+/// Guarantee: the first two are no calls; of the third the reason and the service tier are read.
+#[test]
+fn the_client_of_anthropic_tells_calls_from_other_requests() {
+    for name in ["anthropic.messages.count_tokens", "anthropic.sessions.create"] {
+        let attributes =
+            vec![text("gen_ai.provider.name", "anthropic"), text("gen_ai.request.model", "claude-sonnet-4-0")];
+        let rows = Rows::span(Span { name: name.to_owned(), ..span(attributes) });
+        assert_eq!(rows.text("usage_role", 0), None, "{name}");
+    }
+    let rows = Rows::span(span(vec![
+        text("gen_ai.operation.name", "chat"),
+        text("gen_ai.request.model", "claude-sonnet-4-0"),
+        text("anthropic.message.stop_reason", "tool_use"),
+        text("anthropic.response.service_tier", "standard"),
+    ]));
+    let reasons = rows.batch.column_by_name("finish_reasons").unwrap().as_list::<i32>().value(0);
+    assert_eq!(reasons.as_string::<i32>().value(0), "tool_use");
+    assert_eq!(rows.text("service_tier", 0), Some("standard"));
 }

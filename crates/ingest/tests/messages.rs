@@ -434,3 +434,37 @@ proptest! {
         prop_assert_eq!(&said(vec![text("gen_ai.input.messages", json!(messages).to_string())]), &expected);
     }
 }
+
+/// Scenario: the names under which Langfuse's and Sentry's clients keep what was said, parts that Anthropic's and OpenAI's APIs
+/// name in their own way. Guarantee: it is in the messages, and tool results are told from what a user said.
+#[test]
+fn clients_of_other_products_tell_messages() {
+    let langfuse = said(vec![
+        text("langfuse.observation.type", "generation"),
+        text(
+            "langfuse.observation.input",
+            r#"{"messages":[{"role":"system","content":"be kind"},{"role":"user","content":"hi"}]}"#,
+        ),
+        text("langfuse.observation.output", "hello"),
+    ])
+    .join("\n");
+    for part in ["be kind", "hi", "hello"] {
+        assert!(langfuse.contains(part), "{part} is not in {langfuse}");
+    }
+    let sentry = said(vec![
+        text("gen_ai.response.text", "it is cold"),
+        text("gen_ai.response.tool_calls", r#"[{"id":"c1","name":"weather","arguments":"{}"}]"#),
+    ])
+    .join("\n");
+    assert!(sentry.contains("it is cold") && sentry.contains("tool_call") && sentry.contains("weather"), "{sentry}");
+    let result = said(vec![
+        text("llm.input_messages.0.message.role", "user"),
+        text("llm.input_messages.0.message.tool_call_id", "c1"),
+        text("llm.input_messages.0.message.content", r#"{"temp":21}"#),
+        text("llm.output_messages.0.message.role", "assistant"),
+        text("llm.output_messages.0.message.contents.0.message_content.type", "output_text"),
+        text("llm.output_messages.0.message.contents.0.message_content.text", "21 degrees"),
+    ])
+    .join("\n");
+    assert!(result.contains("tool_result") && !result.contains("output_text"), "{result}");
+}

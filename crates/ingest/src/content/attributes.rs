@@ -254,7 +254,12 @@ impl<'a> Draft<'a> {
         if direction == Direction::ToolDefinition {
             return self.definition();
         }
-        let answers = matches!(self.role.as_deref(), Some("tool" | "function"));
+        // Some emitters tell results as Anthropic's API takes them: by a user, with the id of the call.
+        let answers = match self.role.as_deref() {
+            Some("tool" | "function") => true,
+            Some("user") => self.call_id.is_some(),
+            _ => false,
+        };
         let role = self.role.or(self.default_role.map(Cow::Borrowed));
         let mut message = Message { role, finish_reason: self.finish_reason, ..Message::default() };
         message.parts.extend(self.reasoning.map(|text| Part::new("reasoning", text)));
@@ -267,7 +272,10 @@ impl<'a> Draft<'a> {
                 None => message.parts.push(Part::new("text", content)),
             }
         }
-        message.parts.extend(self.parts.into_values().map(DraftPart::finish));
+        // A call that is told as a part of the content as well has its data among the calls.
+        let is_empty_call = |part: &Part<'_>| part.content.is_none() && matches!(&*part.kind, "tool_use" | "tool_call");
+        let parts = self.parts.into_values().map(DraftPart::finish);
+        message.parts.extend(parts.filter(|part| self.calls.is_empty() || !is_empty_call(part)));
         message.parts.extend(self.refusal.map(|text| Part::new("refusal", text)));
         message.parts.extend(self.calls.into_values().map(|call| Part { kind: "tool_call".into(), ..call }));
         for part in message.parts.iter_mut().filter(|part| answers && part.kind == "text") {
@@ -316,6 +324,7 @@ impl<'a> Draft<'a> {
 impl<'a> DraftPart<'a> {
     fn finish(self) -> Part<'a> {
         let kind = match (self.kind, &self.image) {
+            (Some(kind), _) if matches!(&*kind, "input_text" | "output_text") => "text".into(),
             (Some(kind), _) if kind != "image_url" => kind,
             (_, Some(_)) => "image".into(),
             _ => "text".into(),
