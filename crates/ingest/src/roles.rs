@@ -175,6 +175,7 @@ impl Calls {
             self.settle_ancestors(&parents, &mut roles);
             self.settle_answers(&mut roles);
             self.settle_siblings(&mut roles);
+            self.settle_half_told(&mut roles);
             unattributed = self.unattributed(&parents, &roles);
         }
         let settled = roles.into_iter().enumerate().map(|(at, role)| Settled {
@@ -353,6 +354,28 @@ impl Calls {
         let told = |names: &[&[u8]; 2]| names.iter().any(|name| !name.is_empty());
         let same = |a: &[u8], b: &[u8]| !a.is_empty() && !b.is_empty() && (a.starts_with(b) || b.starts_with(a));
         !told(&ones) || !told(&others) || ones.iter().any(|a| others.iter().any(|b| same(a, b)))
+    }
+
+    /// As [`Calls::settle_siblings`], where one of the two tells the output and no input: some instrumentations see no more of
+    /// a stream.
+    fn settle_half_told(&self, roles: &mut [Role]) {
+        let told = |at: usize| self.noted[at].note.usage.unwrap_or_default();
+        let tells_input = |at: usize| told(at).0.is_some_and(|input| input > 0);
+        let is_call = |at: &usize| roles[*at] == Role::Leaf && told(*at).1.is_some_and(|output| output > 0);
+        let mut calls: Vec<usize> = (0..self.noted.len()).filter(is_call).collect();
+        let family = |at: usize| (self.noted[at].id.trace, self.noted[at].parent, told(at).1);
+        calls.sort_by_key(|&at| (family(at), self.noted[at].note.start_unix_nano, self.noted[at].id.span));
+        for siblings in calls.chunk_by(|&a, &b| family(a) == family(b)) {
+            let mut taken: HashSet<(usize, u64), FixedState> = HashSet::default();
+            for &half in siblings.iter().filter(|&&at| !tells_input(at)) {
+                let scope = self.noted[half].note.scope;
+                let mut whole = siblings.iter().filter(|&&at| tells_input(at)).take(SIBLINGS_MAX);
+                if let Some(&whole) = whole.find(|&&at| !taken.contains(&(at, scope)) && self.are_one_call(at, half)) {
+                    taken.insert((whole, scope));
+                    roles[half] = Role::Duplicate;
+                }
+            }
+        }
     }
 
     /// Of several calls of a trace with one answer, one is the call.

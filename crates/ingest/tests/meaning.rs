@@ -374,3 +374,33 @@ fn the_client_of_anthropic_tells_calls_from_other_requests() {
     assert_eq!(reasons.as_string::<i32>().value(0), "tool_use");
     assert_eq!(rows.text("service_tier", 0), Some("standard"));
 }
+
+/// Scenario: a framework's instrumentation sees of a stream only what came out; the client of the provider beside it sees all.
+/// Guarantee: it is one call, and the report that tells its input stands for it; a second call of the same output counts.
+#[test]
+fn half_a_report_of_a_stream_is_no_second_call() {
+    let call = |id: u8, start: u64, input: i64| {
+        let attributes = vec![
+            text("gen_ai.operation.name", "chat"),
+            text("gen_ai.provider.name", "anthropic"),
+            text("gen_ai.request.model", "claude-sonnet-4-0"),
+            int("gen_ai.usage.input_tokens", input),
+            int("gen_ai.usage.output_tokens", 27),
+        ];
+        let (start, end) = (RECEIVED - start, RECEIVED - start + 500_000_000);
+        let times = Span { start_time_unix_nano: start, end_time_unix_nano: end, ..span(attributes) };
+        Span { span_id: vec![id; 8], parent_span_id: vec![9; 8], name: format!("call {id}"), ..times }
+    };
+    let scoped = |name: &str, spans| {
+        let scope = InstrumentationScope { name: name.to_owned(), ..InstrumentationScope::default() };
+        ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() }
+    };
+    let framework = scoped("framework", vec![call(1, 2_000_000_000, 0), call(2, 1_000_000_000, 0)]);
+    let client = scoped("client", vec![call(3, 1_990_000_000, 294)]);
+    let resource_spans = vec![ResourceSpans { scope_spans: vec![framework, client], ..ResourceSpans::default() }];
+    let rows = Rows::of(&ExportTraceServiceRequest { resource_spans }.encode_to_vec());
+    let role = |name: &str| rows.text("usage_role", rows.named(name));
+    assert_eq!(role("call 1"), Some("duplicate"));
+    assert_eq!(role("call 2"), Some("leaf"));
+    assert_eq!(role("call 3"), Some("leaf"));
+}
