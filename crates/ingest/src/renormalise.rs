@@ -145,6 +145,82 @@ fn read_again(
     if rows.num_rows() == count { Ok(rows) } else { Err(unreadable()) }
 }
 
+/// Columns, and what they are from now on.
+type Changes = Vec<(String, Option<Value>)>;
+
+/// A column, what it is and what it is read as now.
+type Pair = (&'static str, Option<Value>, Option<Value>);
+
+/// The columns that follow from the span alone.
+fn pairs<'a>(row: Row<'a>, again: Row<'a>) -> impl Iterator<Item = Pair> + 'a {
+    CORRECTABLE.iter().copied().filter(|name| !SETTLED.contains(name)).map(move |name| {
+        let column_type = spans::SPEC.columns[spans::SPEC.index_of(name)].column_type;
+        let of =
+            |row: Row<'_>| row.batch.column_by_name(name).and_then(|found| value(found.as_ref(), column_type, row.at));
+        let (from, mut to) = (of(row), of(again));
+        if name == "reading_flags"
+            && let (Some(Value::Int(old)), Some(Value::Int(new))) = (&from, &to)
+        {
+            to = Some(Value::Int(old & !RULE_FLAGS | new & RULE_FLAGS));
+        }
+        (name, from, to)
+    })
+}
+
+/// What changes of one row, `row` as queries see it and `again` as it is read now, and whether its trace has to be settled anew.
+/// `said` tells that it had content, which is kept elsewhere.
+fn changes_of(
+    row: Row<'_>,
+    again: Row<'_>,
+    said: bool,
+    meaning: &Meaning,
+    told: &mut Renormalising,
+) -> Result<(Changes, bool)> {
+    let mut changes = Vec::new();
+    let mut is_priced_anew = false;
+    let mut is_settled_anew = false;
+    let pairs: Vec<Pair> = pairs(row, again).collect();
+    // Content is kept elsewhere. Where something was read of it that cannot be read again, what is known stays as it is.
+    let keeps = said && pairs.iter().any(|(_, from, to)| from.is_some() && to.is_none());
+    for (name, from, to) in pairs {
+        if from == to || (keeps && from.is_some()) {
+            continue;
+        }
+        told.note(name, from.as_ref(), to.as_ref());
+        is_priced_anew |= PRICED.contains(&name);
+        is_settled_anew |= PRICED.contains(&name) || name == "response_id";
+        changes.push((name.to_owned(), to));
+    }
+    if changes.is_empty() {
+        return Ok((changes, false));
+    }
+    let (role, new_role) = (row.role()?, again.role()?);
+    // Whether it is a call follows from the span; which of several tells of it is settled with its trace.
+    let becomes = (role == Role::None) != (new_role == Role::None) && !(said && new_role == Role::None);
+    let mut cost = None;
+    if becomes {
+        let name = |role: Role| role.name().map(|name| Value::Text(name.to_owned()));
+        told.note("usage_role", name(role).as_ref(), name(new_role).as_ref());
+        changes.push(("usage_role".to_owned(), name(new_role)));
+        cost = Some((again.stored_cost()?, again.text("price_source")?));
+    } else if is_priced_anew && role.has_cost() {
+        let (priced, priced_by) = again.price(meaning)?;
+        cost = Some(match priced {
+            Cost::Usd(usd) => (i64::try_from(usd).ok(), Some(meaning.pricer().source(priced_by))),
+            Cost::Unknown | Cost::OutOfRange => (None, None),
+        });
+    }
+    if let Some((cost, source)) = cost
+        && row.stored_cost()? != cost
+    {
+        let (from, to) = (row.stored_cost()?.map(Value::Usd), cost.map(Value::Usd));
+        told.note("cost_usd", from.as_ref(), to.as_ref());
+        changes.push(("cost_usd".to_owned(), to));
+        changes.push(("price_source".to_owned(), source.map(|source| Value::Text(source.to_owned()))));
+    }
+    Ok((changes, is_settled_anew))
+}
+
 /// What the rules of now change of rows of `spans`: `stored` as they were written, `current` as queries see them.
 fn renormalise(
     walker: &Walker,
@@ -176,58 +252,11 @@ fn renormalise(
         // What came in since has been read by the rules of now.
         let Some(row) = seen.get(&address) else { continue };
         told.spans += 1;
-        let mut changes = Vec::new();
-        let mut is_priced_anew = false;
-        let mut is_settled_anew = false;
-        for name in CORRECTABLE.iter().filter(|name| !SETTLED.contains(name)) {
-            let column = &spans::SPEC.columns[spans::SPEC.index_of(name)];
-            let of = |batch: &RecordBatch, at: usize| {
-                batch.column_by_name(name).and_then(|found| value(found.as_ref(), column.column_type, at))
-            };
-            let (from, mut to) = (of(row.batch, row.at), of(&read, at));
-            if *name == "reading_flags"
-                && let (Some(Value::Int(old)), Some(Value::Int(new))) = (&from, &to)
-            {
-                to = Some(Value::Int(old & !RULE_FLAGS | new & RULE_FLAGS));
-            }
-            // Content is kept elsewhere, so that what was read of it cannot be read again: it is not taken back.
-            if from == to || (said && from.is_some()) {
-                continue;
-            }
-            told.note(column.name, from.as_ref(), to.as_ref());
-            is_priced_anew |= PRICED.contains(name);
-            is_settled_anew |= PRICED.contains(name) || *name == "response_id";
-            changes.push((column.name.to_owned(), to));
-        }
+        let (changes, is_settled_anew) = changes_of(*row, Row { batch: &read, at }, said, meaning, told)?;
         if changes.is_empty() {
             continue;
         }
         told.changed += 1;
-        let again = Row { batch: &read, at };
-        let (role, new_role) = (row.role()?, again.role()?);
-        // Whether it is a call follows from the span; which of several tells of it is settled with its trace.
-        let becomes = (role == Role::None) != (new_role == Role::None) && !(said && new_role == Role::None);
-        let mut cost = None;
-        if becomes {
-            let name = |role: Role| role.name().map(|name| Value::Text(name.to_owned()));
-            told.note("usage_role", name(role).as_ref(), name(new_role).as_ref());
-            changes.push(("usage_role".to_owned(), name(new_role)));
-            cost = Some((again.stored_cost()?, again.text("price_source")?));
-        } else if is_priced_anew && role.has_cost() {
-            let (priced, priced_by) = again.price(meaning)?;
-            cost = Some(match priced {
-                Cost::Usd(usd) => (i64::try_from(usd).ok(), Some(meaning.pricer().source(priced_by))),
-                Cost::Unknown | Cost::OutOfRange => (None, None),
-            });
-        }
-        if let Some((cost, source)) = cost
-            && row.stored_cost()? != cost
-        {
-            let (from, to) = (row.stored_cost()?.map(Value::Usd), cost.map(Value::Usd));
-            told.note("cost_usd", from.as_ref(), to.as_ref());
-            changes.push(("cost_usd".to_owned(), to));
-            changes.push(("price_source".to_owned(), source.map(|source| Value::Text(source.to_owned()))));
-        }
         if is_settled_anew {
             traces.push(TraceOf { tenant: tenant.to_owned(), trace_id: address.trace_id.clone() });
         }
@@ -243,7 +272,7 @@ impl Ingest {
     /// with [`renormalised_columns`], and adds to `told` what the rules of now change. Unless it is a dry run, what changes is
     /// recorded as corrections, and their traces are left to be settled anew ([`Ingest::take_doubtful_traces`]).
     ///
-    /// What was read of content stays as it is: content itself is kept in other tables.
+    /// Content is kept in other tables: of a span of which something was read there, what is known stays as it is.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] where a row cannot be read back, and as of the log. What was recorded before stays, and another

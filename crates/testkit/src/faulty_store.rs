@@ -1,5 +1,7 @@
 //! An object store that fails when told to, or by seed.
 
+mod upload;
+
 use std::collections::HashMap;
 use std::fmt::{self, Display};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,9 +16,10 @@ use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 use parking_lot::Mutex;
+use upload::FaultyUpload;
 
 use crate::SplitMix64;
 
@@ -468,48 +471,6 @@ fn break_off(whole: GetResult, path: String) -> GetResult {
     .flat_map(futures::stream::iter)
     .boxed();
     GetResult { payload: GetResultPayload::Stream(payload), meta, range, attributes }
-}
-
-#[derive(Debug)]
-struct FaultyUpload {
-    inner: Box<dyn MultipartUpload>,
-    path: String,
-    faults: Faults,
-}
-
-#[async_trait]
-impl MultipartUpload for FaultyUpload {
-    fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        let part = self.inner.put_part(data);
-        let (faults, path) = (self.faults.clone(), self.path.clone());
-        Box::pin(async move {
-            let fault = faults.meet(Operation::PutPart, &path).await;
-            if matches!(fault, Some(Fault::Fail | Fault::Truncate | Fault::Late)) {
-                return Err(injected(Operation::PutPart, &path));
-            }
-            part.await?;
-            if fault == Some(Fault::LostAnswer) {
-                return Err(injected(Operation::PutPart, &path));
-            }
-            Ok(())
-        })
-    }
-
-    async fn complete(&mut self) -> Result<PutResult> {
-        let fault = self.faults.meet(Operation::Complete, &self.path).await;
-        if matches!(fault, Some(Fault::Fail | Fault::Truncate | Fault::Late)) {
-            return Err(injected(Operation::Complete, &self.path));
-        }
-        let result = self.inner.complete().await?;
-        if fault == Some(Fault::LostAnswer) {
-            return Err(injected(Operation::Complete, &self.path));
-        }
-        Ok(result)
-    }
-
-    async fn abort(&mut self) -> Result<()> {
-        self.inner.abort().await
-    }
 }
 
 #[cfg(test)]
