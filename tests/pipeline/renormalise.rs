@@ -111,6 +111,7 @@ async fn new_rules_reach_stored_spans() {
 
     let told = renormalise(&running, &["--dry-run"]).await;
     assert!(told.ends_with("4 of 4 spans would change; nothing was recorded\n"), "{told}");
+    assert!(told.contains("0.003500000000"), "{told}");
     for line in
         ["input_tokens   1      NULL  1000", "output_tokens  3      NULL  100", "operation      3      NULL  chat"]
     {

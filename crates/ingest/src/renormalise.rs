@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
-use spanlake_schema::corrections::{Address, CORRECTABLE, Correction, Reason, Value};
+use spanlake_schema::corrections::{Address, CORRECTABLE, Correction, Reason, Value, dollars};
 use spanlake_schema::flags::reading as flag;
 use spanlake_schema::{ColumnType, spans};
 use spanlake_storage::{Error, ErrorKind, Result};
@@ -96,7 +96,8 @@ impl Renormalising {
 fn shown(value: &Value) -> String {
     match value {
         Value::Text(text) => text.clone(),
-        Value::Int(number) | Value::Usd(number) => number.to_string(),
+        Value::Int(number) => number.to_string(),
+        Value::Usd(picos) => dollars(i128::from(*picos)),
         Value::Float(number) => number.to_string(),
         Value::Bool(flag) => flag.to_string(),
         Value::TextList(items) => items.join(", "),

@@ -9,7 +9,7 @@
 
 mod rows;
 
-pub use rows::{Address, Correction, Reason, Value, batch};
+pub use rows::{Address, Correction, Reason, Value, batch, dollars};
 
 use crate::column::ColumnType::{Date, Int64, Text, TextList, Timestamp};
 use crate::column::{Column, TableSpec};

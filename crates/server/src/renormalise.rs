@@ -40,7 +40,7 @@ pub(crate) struct ColumnReport {
     pub(crate) examples: Vec<Example>,
 }
 
-/// One change. Money is in units of 10^-12 dollars.
+/// One change. Money is decimal text, in US dollars.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Example {
     pub(crate) from: Option<String>,

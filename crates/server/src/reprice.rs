@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use spanlake_ingest::{RECALLED, RepricedModel, Repricing};
 use spanlake_query::{QueryError, TraceSelection};
 use spanlake_schema::DEFAULT_TENANT;
+use spanlake_schema::corrections::dollars;
 
 use crate::gate::Services;
 use crate::http_api::Api;
@@ -50,13 +51,6 @@ impl From<RepricedModel> for ModelReport {
             difference_usd: dollars(told.new_usd_picos - told.old_usd_picos),
         }
     }
-}
-
-/// Units of 10^-12 dollars as people read them.
-fn dollars(picos: i128) -> String {
-    let sign = if picos < 0 { "-" } else { "" };
-    let picos = picos.unsigned_abs();
-    format!("{sign}{}.{:012}", picos / 1_000_000_000_000, picos % 1_000_000_000_000)
 }
 
 /// Which calls: those that started from a time on and before another, of one model or of all.
@@ -149,14 +143,7 @@ async fn reprice(services: &Services, wanted: Wanted) -> Result<Report, ApiError
 
 #[cfg(test)]
 mod tests {
-    use super::{Wanted, dollars};
-
-    #[test]
-    fn money_keeps_every_digit() {
-        assert_eq!(dollars(1), "0.000000000001");
-        assert_eq!(dollars(-1_500_000_000_000), "-1.500000000000");
-        assert_eq!(dollars(0), "0.000000000000");
-    }
+    use super::Wanted;
 
     #[test]
     fn which_calls_has_to_be_told() {

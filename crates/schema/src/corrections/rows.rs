@@ -63,6 +63,13 @@ pub enum Value {
     TextList(Vec<String>),
 }
 
+/// Units of 10^-12 dollars as people read them.
+pub fn dollars(picos: i128) -> String {
+    let sign = if picos < 0 { "-" } else { "" };
+    let picos = picos.unsigned_abs();
+    format!("{sign}{}.{:012}", picos / 1_000_000_000_000, picos % 1_000_000_000_000)
+}
+
 /// Which row of `spans` is meant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Address {
@@ -192,6 +199,13 @@ fn lists(values: impl Iterator<Item = Option<Vec<String>>>) -> ArrayRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn money_keeps_every_digit() {
+        assert_eq!(dollars(1), "0.000000000001");
+        assert_eq!(dollars(-1_500_000_000_000), "-1.500000000000");
+        assert_eq!(dollars(0), "0.000000000000");
+    }
 
     fn correction(changes: Vec<(&str, Option<Value>)>) -> Correction {
         let address = Address {

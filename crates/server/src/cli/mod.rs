@@ -6,6 +6,7 @@
 mod policy;
 mod prices;
 mod renormalise;
+mod report;
 mod reprice;
 mod rollup;
 mod sql;

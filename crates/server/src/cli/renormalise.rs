@@ -4,15 +4,16 @@ use std::fmt::Write;
 
 use clap::{ArgMatches, Command};
 
-use super::reprice::{aligned, arguments, ask};
+use super::report::aligned;
+use super::reprice::{arguments, ask};
 use crate::renormalise::Report;
 
 pub(super) fn command() -> Command {
     let command = Command::new("renormalise")
         .about("Read stored spans again by the rules that a running server has now")
         .after_help(
-            "Prints by column what changes, and records it; queries and rollups follow. What was read of prompts and answers stays, \
-             since these are kept apart.\n\nspanlake renormalise --from 2026-01-01 --to 2026-02-01 --dry-run",
+            "Prints by column what changes, and records it; queries and rollups follow. Of spans of which something was read in prompts \
+             and answers, which are kept apart, what is known stays.\n\nspanlake renormalise --from 2026-01-01 --to 2026-02-01 --dry-run",
         );
     arguments(command, "spans")
 }

@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde::de::DeserializeOwned;
 
 use super::Unreachable;
+use super::report::{aligned, report_of};
 use super::sql::server_argument;
 use crate::config::ConfigError;
 use crate::reprice::Report;
@@ -71,14 +71,7 @@ pub(super) async fn ask<T: DeserializeOwned>(matches: &ArgMatches, path: &str, m
                 .into(),
             }
         })?;
-    let status = answer.status();
-    let body = answer.bytes().await.context("the answer broke off")?;
-    if !status.is_success() {
-        let error: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-        let message = error.as_ref().and_then(|error| error["error"]["message"].as_str());
-        anyhow::bail!("{}", message.map_or_else(|| format!("{url} answered {status}"), str::to_owned));
-    }
-    serde_json::from_slice(&body).with_context(|| format!("{url} answered with no report"))
+    report_of(&url, answer).await
 }
 
 fn render(report: &Report) -> String {
@@ -100,18 +93,5 @@ fn render(report: &Report) -> String {
     let done = if report.is_dry_run { "would change; nothing was recorded" } else { "changed" };
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{changed} calls {done}");
-    text
-}
-
-/// Rows as lines whose cells stand below each other.
-pub(super) fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
-    let widths: [usize; COLUMNS] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
     text
 }

@@ -5,6 +5,7 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use super::Unreachable;
+use super::report::aligned;
 use crate::proto::rollup_service_client::RollupServiceClient;
 use crate::proto::{ListRollupsRequest, Rollup, RunRollupRequest};
 
@@ -71,15 +72,7 @@ fn failure(status: tonic::Status) -> anyhow::Error {
 fn list(rollups: &[Rollup]) -> String {
     let header = ["NAME", "SOURCE", "SCHEDULE", "VERSION", "LAST RUN", "TOOK", "WINDOWS", "ERROR"].map(str::to_owned);
     let rows: Vec<[String; 8]> = std::iter::once(header).chain(rollups.iter().map(row)).collect();
-    let widths: [usize; 8] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+    aligned(&rows)
 }
 
 fn row(rollup: &Rollup) -> [String; 8] {

@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
-use anyhow::Context;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use spanlake_query::verify::{Difference, RollupReport, SignalReport, VerifyOptions, VerifyReport};
 use spanlake_schema::DEFAULT_TENANT;
 
 use super::Unreachable;
+use super::report::report_of;
 use super::sql::{engine_on_store, server_argument, store_argument};
 use crate::config::ConfigError;
 use crate::verify_http::parse_time;
@@ -79,14 +79,7 @@ async fn on_server(server: &str, options: &VerifyOptions) -> anyhow::Result<Veri
         ))
         .into()
     })?;
-    let status = answer.status();
-    let body = answer.bytes().await.context("the answer broke off")?;
-    if !status.is_success() {
-        let error: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-        let message = error.as_ref().and_then(|error| error["error"]["message"].as_str());
-        anyhow::bail!("{}", message.map_or_else(|| format!("{url} answered {status}"), str::to_owned));
-    }
-    serde_json::from_slice(&body).with_context(|| format!("{url} answered with no report"))
+    report_of(&url, answer).await
 }
 
 fn render(report: &VerifyReport) -> String {

@@ -137,7 +137,8 @@ impl Encoder {
     /// Leaves it to others.
     pub(super) fn give_back(self) {
         let mut idle = IDLE.lock();
-        if idle.len() < IDLE_MAX && self.body.capacity() <= IDLE_BYTES_MAX {
+        let bytes = self.body.capacity() + self.dictionary.indices.capacity() * size_of::<u32>();
+        if idle.len() < IDLE_MAX && bytes <= IDLE_BYTES_MAX {
             idle.push(self);
         }
     }
