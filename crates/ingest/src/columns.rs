@@ -16,7 +16,7 @@ use arrow::datatypes::DataType;
 use crate::lists::rows_of;
 use crate::nulls::null_column;
 
-/// One bit a row: whether the row has a value.
+/// One bit a row: whether the row has a value. No bits are kept as long as all rows have one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Present {
     bits: Vec<u8>,
@@ -26,6 +26,15 @@ pub(crate) struct Present {
 impl Present {
     #[inline]
     pub(crate) fn set(&mut self, row: usize) {
+        if self.bits.is_empty() && row == self.count {
+            self.count += 1;
+        } else {
+            self.set_bit(row);
+        }
+    }
+
+    fn set_bit(&mut self, row: usize) {
+        self.spell_out();
         let byte = row / 8;
         if byte >= self.bits.len() {
             self.bits.resize(byte + 1, 0);
@@ -34,10 +43,37 @@ impl Present {
         self.count += 1;
     }
 
+    /// Makes bits of "all rows so far".
+    fn spell_out(&mut self) {
+        if self.bits.is_empty() {
+            self.bits.resize(self.count / 8, u8::MAX);
+            if !self.count.is_multiple_of(8) {
+                self.bits.push((1 << (self.count % 8)) - 1);
+            }
+        }
+    }
+
+    fn has(&self, row: usize) -> bool {
+        match self.bits.get(row / 8) {
+            Some(byte) => byte >> (row % 8) & 1 == 1,
+            None => self.bits.is_empty() && row < self.count,
+        }
+    }
+
+    /// Sets these many rows from one on.
+    fn set_run(&mut self, row: usize, rows: usize) {
+        if self.bits.is_empty() && row == self.count {
+            self.count += rows;
+        } else {
+            (row..row + rows).for_each(|row| self.set_bit(row));
+        }
+    }
+
     pub(crate) fn finish(mut self, rows: usize) -> Option<NullBuffer> {
         if self.count == rows {
             return None;
         }
+        self.spell_out();
         self.bits.resize(rows.div_ceil(8), 0);
         let bits = BooleanBuffer::new(Buffer::from_vec(self.bits), 0, rows);
         Some(NullBuffer::new(bits))
@@ -154,8 +190,7 @@ impl Text {
 
     /// A value set before; `None` for NULL.
     fn get(&self, row: usize) -> Option<&[u8]> {
-        let is_present = self.present.bits.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1);
-        is_present.then(|| &self.data[self.ends[row] as usize..self.ends[row + 1] as usize])
+        self.present.has(row).then(|| &self.data[self.ends[row] as usize..self.ends[row + 1] as usize])
     }
 
     /// Appends all values of another column, their bytes in one copy.
@@ -166,10 +201,10 @@ impl Text {
         self.data.extend_from_slice(&other.data);
         self.ends.extend(other.ends.iter().skip(1).map(|end| base + end));
         if other.present.count == other.len() {
-            (rows..rows + other.len()).for_each(|row| self.present.set(row));
+            self.present.set_run(rows, other.len());
         } else {
             for row in 0..other.len() {
-                if other.present.bits.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1) {
+                if other.present.has(row) {
                     self.present.set(rows + row);
                 }
             }

@@ -19,7 +19,7 @@ mod rules;
 pub(crate) use attributes::Collector;
 pub(crate) use event::EventFields;
 pub(crate) use rows::{ContentKey, ContentMemory, ContentRows, Speaker};
-pub(crate) use rules::ContentRules;
+pub(crate) use rules::{ContentRules, Hit};
 
 /// Content on its way to its rows.
 pub(crate) struct Content<'w> {

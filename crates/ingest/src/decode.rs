@@ -51,6 +51,13 @@ impl Decoder {
         Ok(Self { walker: Walker::new(Arc::new(meaning)) })
     }
 
+    /// Stores spans and reads nothing of what they mean: every attribute stays in the map, no column of a model is filled, no
+    /// message found. What reading costs is measured against it.
+    #[must_use]
+    pub fn unread(self) -> Self {
+        Self { walker: self.walker.unread() }
+    }
+
     pub(crate) fn walker(&self) -> &Walker {
         &self.walker
     }

@@ -2,6 +2,7 @@
 
 mod counts;
 mod failure;
+mod lately;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,12 +10,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use spanlake_schema::flags::reading as flag;
 
-use crate::price::{Call, Cost, PricedBy, Pricer};
+use crate::price::{Answers, Call, Cost, PricedBy, Pricer};
 use crate::reading::{Facts, MODEL, set_text};
 use crate::roles::{Note, name_hash};
 use crate::rules::{Class, FactIndex, Operation, Rules, Source};
 use crate::span_columns::{SpanColumns, slot};
 use crate::value::Attribute;
+pub(crate) use lately::Lately;
 
 /// What the meaning of a span depends on beside its facts.
 #[derive(Clone, Copy, Debug)]
@@ -182,6 +184,7 @@ impl Meaning {
         facts: &mut Facts<'a>,
         columns: &mut SpanColumns,
         held: &mut [u8],
+        lately: &mut Lately,
     ) -> Told {
         if span.failed && facts.is_unknown(self.places.error_type) {
             write_error_type(span, columns);
@@ -205,10 +208,8 @@ impl Meaning {
         if let Some(dialect) = facts.dialect(&self.rules, &telling) {
             set_text(columns, const { slot("dialect") }, dialect.as_bytes());
         }
-        let doing = self.operation(span, facts);
-        let (class, operation) = (doing.class, doing.name.as_deref().map(str::to_owned));
-        let is_as_told = doing.is_as_told;
-        let (provider_bit, provider) = self.write_provider(span, facts, columns, held, class);
+        let Doing { name: operation, class, is_as_told } = self.operation(span, facts, lately);
+        let (provider_bit, provider) = self.write_provider(span, facts, columns, held, (class, lately));
         self.settle_input(span, facts, provider.as_deref());
         self.settle_output(span, facts, provider.as_deref());
         let entity = match operation.as_deref() {
@@ -229,7 +230,7 @@ impl Meaning {
             set_text(columns, MODEL, model);
         }
         self.write_usage(span, facts, columns);
-        let note = self.note(span, facts, class, operation.as_deref(), provider.as_deref());
+        let note = self.note(span, facts, class, (operation.as_deref(), provider.as_deref()), lately);
         let promoted = facts.write(&self.rules, columns, span.attributes, held) | provider_bit | operation_bit;
         Told { promoted, note }
     }
@@ -246,14 +247,16 @@ impl Meaning {
     }
 
     /// The operation, as told, or as the span's name tells.
-    fn operation<'f>(&'f self, span: &SpanFacts<'_, '_>, facts: &'f Facts<'_>) -> Doing<'f> {
+    fn operation<'f, 'a: 'f>(&'f self, span: &SpanFacts<'_, 'a>, facts: &Facts<'a>, lately: &mut Lately) -> Doing<'f> {
         let named = || std::str::from_utf8(span.name).ok().and_then(|name| self.rules.operation_of_span(name));
         let emitters = || span.emitters.iter().map(|&at| &self.rules.emitters[at]);
-        if let Some(told) = facts.str(self.places.operation) {
-            let own = emitters().find_map(|emitter| emitter.operations.get(&told.to_lowercase()));
-            let word = own.map_or(told, String::as_str);
-            let Some(known) = self.rules.operation(word) else {
-                return Doing { name: Some(Cow::Borrowed(told)), class: Class::Unknown, is_as_told: true };
+        if let Some(told) = facts.any_str(self.places.operation) {
+            let known = lately.operation(&told, || {
+                let own = emitters().find_map(|emitter| emitter.operations.get(&told.to_lowercase()));
+                self.rules.operation_at(own.map_or(&told, String::as_str))
+            });
+            let Some(known) = known.map(|at| self.rules.known_operation(at)) else {
+                return Doing { name: Some(told), class: Class::Unknown, is_as_told: true };
             };
             if !known.name.is_empty() || known.class != Class::Unknown {
                 let refined = if known.is_vague { named().filter(|named| named.class == Class::Call) } else { None };
@@ -297,15 +300,16 @@ impl Meaning {
         facts: &mut Facts<'a>,
         columns: &mut SpanColumns,
         held: &mut [u8],
-        class: Class,
+        (class, lately): (Class, &mut Lately),
     ) -> (i64, Option<Arc<str>>) {
         let places = &self.places;
-        let told = facts.text(places.provider).and_then(|told| Some((self.provider(told)?, told.to_vec())));
+        let told = facts.any_text(places.provider);
+        let told = told.and_then(|told| Some((lately.provider(&told, || self.provider(&told))?, told)));
         let found = facts.take(places.provider);
         if let (Some((provider, told)), Some(found)) = (told, found) {
             set_text(columns, const { slot("provider") }, provider.as_bytes());
             let rule = &self.rules.facts[places.provider];
-            let unchanged = provider.as_bytes() == told && found.holds(rule.read_as, span.attributes);
+            let unchanged = provider.as_bytes() == &*told && found.holds(rule.read_as, span.attributes);
             return (hold(rule.promoted.filter(|_| unchanged), found.attribute(), held), Some(provider));
         }
         let model = || facts.str(places.response_model).or_else(|| facts.str(places.request_model));
@@ -358,8 +362,8 @@ impl Meaning {
         span: &SpanFacts<'_, '_>,
         facts: &Facts<'_>,
         class: Class,
-        operation: Option<&str>,
-        provider: Option<&str>,
+        (operation, provider): (Option<&str>, Option<&str>),
+        lately: &mut Lately,
     ) -> Option<Note> {
         let places = &self.places;
         let told = |place| !facts.is_unknown(place);
@@ -370,7 +374,7 @@ impl Meaning {
             return None;
         }
         let cost = if usage.is_some() && class != Class::Part {
-            let cost = self.cost(span, facts, operation, provider);
+            let cost = self.cost(span, facts, (operation, provider), &mut lately.answers);
             if cost.0 == Cost::OutOfRange {
                 facts.flag(flag::COST_OUT_OF_RANGE);
             }
@@ -402,14 +406,21 @@ impl Meaning {
 
     /// What a call costs: by the model that answered, else by the one asked for.
     pub(crate) fn price(&self, models: [Option<&str>; 2], call: Call<'_>) -> (Cost, PricedBy) {
+        self.price_lately(models, call, &mut Answers::default())
+    }
+
+    fn price_lately(&self, models: [Option<&str>; 2], call: Call<'_>, answers: &mut Answers) -> (Cost, PricedBy) {
         let mut known = (Cost::Unknown, PricedBy::BuiltIn);
         for model in models.into_iter().flatten() {
-            let price = self.pricer.price(&Call { model, ..call });
+            let price = self.pricer.price_lately(&Call { model, ..call }, answers);
             // A negotiated price of the requested model beats a list price of the answered one.
             if known.0 == Cost::Unknown
                 || price.0 != Cost::Unknown && (known.1, price.1) == (PricedBy::BuiltIn, PricedBy::Own)
             {
                 known = price;
+            }
+            if known.0 != Cost::Unknown && !self.pricer.has_own() {
+                break;
             }
         }
         known
@@ -419,8 +430,8 @@ impl Meaning {
         &self,
         span: &SpanFacts<'_, '_>,
         facts: &Facts<'_>,
-        operation: Option<&str>,
-        provider: Option<&str>,
+        (operation, provider): (Option<&str>, Option<&str>),
+        answers: &mut Answers,
     ) -> (Cost, PricedBy) {
         let places = &self.places;
         let models = [facts.str(places.response_model), facts.str(places.request_model)];
@@ -436,7 +447,7 @@ impl Meaning {
             reasoning_tokens: facts.int(places.reasoning_tokens),
             service_tier: facts.str(places.service_tier),
         };
-        self.price(models, call)
+        self.price_lately(models, call, answers)
     }
 }
 

@@ -3,9 +3,10 @@
 //! Most columns of a request's rows have no value at all. Giving each its own zeros is a third of the memory that rows of a
 //! few hundred bytes hold until they are flushed.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int64Array, StringArray, new_null_array};
+use arrow::array::{Array, ArrayRef, Decimal128Array, Float64Array, Int64Array, StringArray, new_null_array};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::DataType;
 
@@ -17,11 +18,35 @@ struct Zeros([u8; (ROWS_MAX + 1) * size_of::<i128>()]);
 
 static ZEROS: Zeros = Zeros([0; (ROWS_MAX + 1) * size_of::<i128>()]);
 
+thread_local! {
+    /// The columns made last: those of one batch are as long as each other.
+    static LATELY: RefCell<Vec<ArrayRef>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Types that have shared columns.
+const TYPES_MAX: usize = 8;
+
 /// A column of NULLs.
 pub(crate) fn null_column(data_type: &DataType, rows: usize) -> ArrayRef {
     if rows > ROWS_MAX {
         return new_null_array(data_type, rows);
     }
+    LATELY.with_borrow_mut(|lately| {
+        if lately.first().is_some_and(|column| column.len() != rows) {
+            lately.clear();
+        }
+        if let Some(column) = lately.iter().find(|column| column.data_type() == data_type) {
+            return Arc::clone(column);
+        }
+        let column = over_zeros(data_type, rows);
+        if lately.len() < TYPES_MAX {
+            lately.push(Arc::clone(&column));
+        }
+        column
+    })
+}
+
+fn over_zeros(data_type: &DataType, rows: usize) -> ArrayRef {
     // Each buffer is as long as what it is for: whoever counts memory takes it for what it would be.
     let zeros = |bytes: usize| Buffer::from(bytes::Bytes::from_static(&ZEROS.0[..bytes]));
     let nulls = Some(NullBuffer::new(BooleanBuffer::new(zeros(rows.div_ceil(8)), 0, rows)));
@@ -42,8 +67,6 @@ pub(crate) fn null_column(data_type: &DataType, rows: usize) -> ArrayRef {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::Array;
-
     use super::*;
 
     #[test]

@@ -1,6 +1,7 @@
 //! Where spans, log records and points come from: their resource and scope, rendered once and copied to each of them.
 
 use crate::columns::TextMap;
+use crate::roles::name_hash;
 use crate::room::{ITEM_BYTES, Room};
 use crate::span_columns::{Columns, Table, slot_in};
 use crate::value::{Attribute, Value, ValueWriter};
@@ -21,6 +22,7 @@ pub(crate) struct Origin<'a> {
     scope_bytes: usize,
     scope: Option<Attributes>,
     scope_name: &'a [u8],
+    scope_hash: u64,
     scope_version: &'a [u8],
 }
 
@@ -138,6 +140,11 @@ impl<'a> Origin<'a> {
         self.scope_name
     }
 
+    /// Equal for scopes of one name.
+    pub(crate) fn scope_hash(&self) -> u64 {
+        self.scope_hash
+    }
+
     /// The scope's version; empty where it has none.
     pub(crate) fn scope_version(&self) -> &'a [u8] {
         self.scope_version
@@ -172,6 +179,7 @@ impl<'a> Origin<'a> {
 
     /// Ends the scope: its items follow.
     pub(crate) fn end_scope(&mut self, writer: &mut ValueWriter) {
+        self.scope_hash = name_hash(self.scope_name);
         self.scope_bytes = self.scope_name.len() + self.scope_version.len() + self.scope_schema_url.len();
         if let Some(scope) = &mut self.scope {
             scope.end(writer);

@@ -146,6 +146,11 @@ impl Pricer {
         Ok(Self { own: Some(Catalogue::read(path, text)?), ..Self::new() })
     }
 
+    /// Whether there is a catalogue of the user's own.
+    pub(crate) fn has_own(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// The version of what this pricer computes: another one with another catalogue of the user's own.
     pub fn version(&self) -> u32 {
         PRICES_VERSION | self.own.as_ref().map_or(0, |own| own.checksum() << 8)
@@ -184,13 +189,18 @@ impl Pricer {
 
     /// What `call` costs, and by which catalogue.
     pub fn price(&self, call: &Call<'_>) -> (Cost, PricedBy) {
+        self.price_lately(call, &mut Answers::default())
+    }
+
+    /// As [`Pricer::price`], and remembers what the catalogues say.
+    pub(crate) fn price_lately(&self, call: &Call<'_>, answers: &mut Answers) -> (Cost, PricedBy) {
         let unknown = (Cost::Unknown, PricedBy::BuiltIn);
         let Some(tokens) = Tokens::of(call) else { return unknown };
         let question = Question::of(call, tokens.input);
         if question.model.is_empty() || question.names_bytes() > NAMES_BYTES_MAX {
             return unknown;
         }
-        let resolved = self.resolve(&question);
+        let resolved = answers.get_or(&question, || self.resolve(&question));
         if let Resolved::Own(rates) = resolved {
             let tells_all =
                 call.output_tokens.is_some() || call.operation == Some("embeddings") || rates.output_is_free();
@@ -227,6 +237,49 @@ impl Pricer {
             .or_insert_with(|| (Key::of(question), resolved));
         resolved
     }
+}
+
+/// What the catalogues said lately, for one thread.
+#[derive(Default)]
+pub(crate) struct Answers {
+    answers: Vec<(u64, Key, Resolved)>,
+    next: usize,
+}
+
+/// Answers that one thread keeps; the oldest goes first.
+const ANSWERS_MAX: usize = 16;
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers").field("kept", &self.answers.len()).finish()
+    }
+}
+
+impl Answers {
+    #[inline]
+    fn get_or(&mut self, question: &Question<'_>, ask: impl FnOnce() -> Resolved) -> Resolved {
+        let sign = sign(question);
+        if let Some((_, _, answer)) = self.answers.iter().find(|(known, key, _)| *known == sign && key.is(question)) {
+            return *answer;
+        }
+        let new = (sign, Key::of(question), ask());
+        let answer = new.2;
+        if self.answers.len() < ANSWERS_MAX {
+            self.answers.push(new);
+        } else {
+            self.answers[self.next % ANSWERS_MAX] = new;
+            self.next += 1;
+        }
+        answer
+    }
+}
+
+/// Tells most questions apart: the end of the model's name, the time and the length of the prompt.
+#[inline]
+fn sign(question: &Question<'_>) -> u64 {
+    let model = question.model.as_bytes();
+    let end = model.last_chunk::<8>().map_or(0, |end| u64::from_le_bytes(*end));
+    end ^ (model.len() as u64) << 56 ^ u64::from(question.slot) << 8 ^ u64::from(question.band)
 }
 
 /// A question with texts of its own.

@@ -2,13 +2,14 @@
 
 mod convert;
 mod json;
+mod told;
 mod write;
 
 use std::cell::Cell;
 
 use spanlake_schema::flags::reading as flag;
 
-use crate::rules::{Document, FactIndex, Known, NameRule, ReadAs, Rules, Source};
+use crate::rules::{Document, Known, NameRule, ReadAs, Rules, Source};
 use crate::span_columns::{SpanColumns, slot};
 use crate::value::{Attribute, Value};
 use convert::convert;
@@ -137,8 +138,10 @@ impl<'a> Facts<'a> {
                     self.consider_event(rules, *reading, index, attribute.value);
                 }
             }
-            if rule.carries_attributes {
-                self.read_attribute(rules, index, *attribute, true);
+            if rule.carries_attributes
+                && let Some(known) = rules.find(attribute.key)
+            {
+                self.read_attribute(rules, known, (index, attribute.value), true);
             }
         }
     }
@@ -154,11 +157,8 @@ impl<'a> Facts<'a> {
         self.consider(rules, reading, index, value);
     }
 
-    /// Reads all attributes of a span, after its events.
-    pub(crate) fn read(&mut self, rules: &Rules, attributes: &[Attribute<'a>]) {
-        for (index, attribute) in attributes.iter().enumerate() {
-            self.read_attribute(rules, index, *attribute, false);
-        }
+    /// Reads what follows from all attributes of a span, after each of them and the events.
+    pub(crate) fn read_together(&mut self, rules: &Rules, attributes: &[Attribute<'a>]) {
         if self.touched.is_empty() && self.documents.is_empty() && self.members.is_empty() {
             return;
         }
@@ -167,8 +167,15 @@ impl<'a> Facts<'a> {
         self.read_documents(rules, attributes);
     }
 
+    /// Reads an attribute whose name the rules know.
     #[inline]
-    fn read_attribute(&mut self, rules: &Rules, index: usize, attribute: Attribute<'a>, in_event: bool) {
+    pub(crate) fn read_attribute(
+        &mut self,
+        rules: &Rules,
+        known: Known<'_>,
+        (index, value): (usize, Value<'a>),
+        in_event: bool,
+    ) {
         let place = |reading: NameRule| match in_event {
             false => reading,
             true => NameRule {
@@ -178,17 +185,16 @@ impl<'a> Facts<'a> {
                 ..reading
             },
         };
-        match rules.find(attribute.key) {
-            None => {}
-            Some(Known::Name(name)) => {
+        match known {
+            Known::Name(name) => {
                 for reading in &name.readings {
-                    self.consider(rules, place(*reading), index, attribute.value);
+                    self.consider(rules, place(*reading), index, value);
                 }
                 if let Some(document) = name.document {
-                    self.documents.push((document, attribute.value, in_event));
+                    self.documents.push((document, value, in_event));
                 }
             }
-            Some(Known::Member(rule, number)) => match attribute.value {
+            Known::Member(rule, number) => match value {
                 Value::String(text) if rule.read_as == ReadAs::TextList => {
                     self.members.push(Member { rule: place(rule), number, text });
                 }
@@ -361,91 +367,6 @@ impl<'a> Facts<'a> {
                 json::Converted::Conflict => self.flag(flag::TYPE_CONFLICT),
             }
         }
-    }
-
-    /// Whether nothing told any fact.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.touched.iter().all(|&place| self.found[usize::from(place)].is_none())
-    }
-
-    /// Whether anything told of a model, an agent or a tool.
-    #[inline]
-    pub(crate) fn is_genai(&self) -> bool {
-        self.is_genai
-    }
-
-    /// Whether nothing told a fact.
-    pub(crate) fn is_unknown(&self, place: FactIndex) -> bool {
-        self.found[place].is_none()
-    }
-
-    /// A fact and where it came from.
-    pub(crate) fn found(&self, place: FactIndex) -> Option<&Found<'a>> {
-        self.found[place].as_ref()
-    }
-
-    #[inline]
-    pub(crate) fn text(&self, place: FactIndex) -> Option<&[u8]> {
-        match self.found[place]?.fact {
-            Fact::Text(text) => Some(text),
-            Fact::Kept(start, end) => Some(self.kept(start, end)),
-            _ => None,
-        }
-    }
-
-    /// Text that is UTF-8.
-    pub(crate) fn str(&self, place: FactIndex) -> Option<&str> {
-        self.text(place).and_then(|text| std::str::from_utf8(text).ok())
-    }
-
-    fn kept(&self, start: u32, end: u32) -> &[u8] {
-        &self.kept[start as usize..end as usize]
-    }
-
-    #[inline]
-    pub(crate) fn int(&self, place: FactIndex) -> Option<i64> {
-        match self.found[place]?.fact {
-            Fact::Int(number) => Some(number),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn bool(&self, place: FactIndex) -> Option<bool> {
-        match self.found[place]?.fact {
-            Fact::Bool(told) => Some(told),
-            _ => None,
-        }
-    }
-
-    /// Replaces a number; its column then no longer stands in for the attribute.
-    pub(crate) fn replace_int(&mut self, place: FactIndex, number: i64) {
-        if let Some(found) = &mut self.found[place] {
-            found.fact = Fact::Int(number);
-            found.canonical = false;
-        }
-    }
-
-    /// Gives one fact to another that nothing told.
-    pub(crate) fn copy(&mut self, from: FactIndex, to: FactIndex) {
-        if self.found[to].is_none()
-            && let Some(found) = self.found[from]
-        {
-            if !self.touched.contains(&(to as u8)) {
-                self.touched.push(to as u8);
-            }
-            self.found[to] = Some(Found { canonical: false, ..found });
-        }
-    }
-
-    /// Takes a fact out, to be written otherwise.
-    pub(crate) fn take(&mut self, place: FactIndex) -> Option<Found<'a>> {
-        self.found[place].take()
-    }
-
-    /// The dialect that told the first of these facts that is known.
-    pub(crate) fn dialect<'r>(&self, rules: &'r Rules, telling: &[FactIndex]) -> Option<&'r str> {
-        let found = telling.iter().find_map(|&place| self.found[place])?;
-        Some(&rules.dialects[usize::from(found.dialect)].name)
     }
 }
 

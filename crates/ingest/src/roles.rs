@@ -110,6 +110,7 @@ pub(crate) struct Calls {
 const ANCESTORS_MAX: usize = 128;
 
 type Parents = HashMap<Id, u64, FixedState>;
+type ById = HashMap<Id, usize, FixedState>;
 
 /// Siblings a call is compared with. Second reports of a call start next to it.
 const SIBLINGS_MAX: usize = 64;
@@ -167,15 +168,33 @@ impl Calls {
     /// What became of every note, in their order. It does not depend on that order, but that of equal tellings of one span
     /// the first stands for it.
     pub(crate) fn settle(&self) -> Vec<Settled> {
+        self.settle_by_id(&self.by_id())
+    }
+
+    /// The first note of each span.
+    fn by_id(&self) -> ById {
+        let mut first = ById::with_capacity_and_hasher(self.noted.len(), FixedState::default());
+        for (at, noted) in self.noted.iter().enumerate() {
+            first.entry(noted.id).or_insert(at);
+        }
+        first
+    }
+
+    fn settle_by_id(&self, first: &ById) -> Vec<Settled> {
         let mut roles: Vec<Role> = self.noted.iter().map(|noted| noted.note.alone()).collect();
         let mut unattributed = None;
         if self.noted.len() > 1 {
-            self.settle_repeated(&mut roles);
+            if first.len() < self.noted.len() {
+                self.settle_repeated(&mut roles);
+            }
             let parents = self.parents_by_id();
-            self.settle_ancestors(&parents, &mut roles);
+            self.settle_ancestors((&parents, first), &mut roles);
             self.settle_answers(&mut roles);
-            self.settle_siblings(&mut roles);
-            self.settle_half_told(&mut roles);
+            // Second reports are by other instrumentations.
+            if self.noted.iter().any(|noted| noted.note.scope != self.noted[0].note.scope) {
+                self.settle_siblings(&mut roles);
+                self.settle_half_told(&mut roles);
+            }
             unattributed = self.unattributed(&parents, &roles);
         }
         let settled = roles.into_iter().enumerate().map(|(at, role)| Settled {
@@ -186,21 +205,17 @@ impl Calls {
     }
 
     /// Which telling of its span each note is; `None` where all spans are told once.
-    fn tellings(&self) -> Option<Vec<u32>> {
-        if self.noted.len() < 2 {
+    fn tellings(&self, first: &ById) -> Option<Vec<u32>> {
+        if first.len() == self.noted.len() {
             return None;
         }
         let mut told: HashMap<Id, u32, FixedState> = HashMap::default();
-        let tellings: Vec<u32> = self
-            .noted
-            .iter()
-            .map(|noted| {
-                let next = told.entry(noted.id).or_insert(0);
-                *next += 1;
-                *next - 1
-            })
-            .collect();
-        (told.len() < tellings.len()).then_some(tellings)
+        let tellings = self.noted.iter().map(|noted| {
+            let next = told.entry(noted.id).or_insert(0);
+            *next += 1;
+            *next - 1
+        });
+        Some(tellings.collect())
     }
 
     /// The same trace and span id told twice is one call: the telling that knows most stands for it.
@@ -286,8 +301,8 @@ impl Calls {
     }
 
     /// A call above a call is a wrapper that tells of it again, unless it is plainly another call.
-    fn settle_ancestors(&self, parents: &Parents, roles: &mut [Role]) {
-        let mut pairs = self.nested(parents, roles);
+    fn settle_ancestors(&self, (parents, first): (&Parents, &ById), roles: &mut [Role]) {
+        let mut pairs = self.nested(parents, first, roles);
         // The deepest first: whether a wrapper repeats what is below depends on what that turned out to be.
         let mut depths = vec![0u32; self.noted.len()];
         for &(_, below) in &pairs {
@@ -300,15 +315,21 @@ impl Calls {
     }
 
     /// Pairs of calls, one above the other.
-    fn nested(&self, parents: &Parents, roles: &[Role]) -> Vec<(usize, usize)> {
+    fn nested(&self, parents: &Parents, first: &ById, roles: &[Role]) -> Vec<(usize, usize)> {
         let calls = || (0..self.noted.len()).filter(|&at| roles[at] == Role::Leaf);
-        let mut noted = HashMap::with_capacity_and_hasher(self.noted.len(), FixedState::default());
-        for at in calls() {
-            noted.entry(self.noted[at].id).or_insert(at);
-        }
+        // Of a span told twice the first telling need not be the one that stands for it.
+        let standing = (first.len() < self.noted.len()).then(|| {
+            let mut standing = ById::default();
+            for at in calls() {
+                standing.entry(self.noted[at].id).or_insert(at);
+            }
+            standing
+        });
+        let noted = standing.as_ref().unwrap_or(first);
         let mut pairs = Vec::new();
         for below in calls() {
-            pairs.extend(self.ancestors(parents, below).filter_map(|id| noted.get(&id)).map(|&above| (above, below)));
+            let above = self.ancestors(parents, below).filter_map(|id| noted.get(&id).copied());
+            pairs.extend(above.filter(|&above| roles[above] == Role::Leaf).map(|above| (above, below)));
         }
         pairs
     }

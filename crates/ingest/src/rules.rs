@@ -417,12 +417,19 @@ impl Rules {
 
     /// The operation that a producer's word stands for; `None` where no rule knows the word.
     pub(crate) fn operation(&self, told: &str) -> Option<&Operation> {
+        self.operation_at(told).map(|at| self.known_operation(at))
+    }
+
+    /// The place of the operation that a producer's word stands for.
+    pub(crate) fn operation_at(&self, told: &str) -> Option<usize> {
         let told = told.trim().trim_matches('"');
-        if let Some(&at) = self.operation_words.get(told) {
-            return Some(&self.operations[at]);
-        }
-        let at = self.operation_words.get(told.to_lowercase().as_str())?;
-        Some(&self.operations[*at])
+        let known = self.operation_words.get(told);
+        known.or_else(|| self.operation_words.get(told.to_lowercase().as_str())).copied()
+    }
+
+    /// The operation at a place.
+    pub(crate) fn known_operation(&self, at: usize) -> &Operation {
+        &self.operations[at]
     }
 
     /// The operation that a span's name gives away.

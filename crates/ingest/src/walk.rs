@@ -4,9 +4,10 @@
 //! once and copied to each of their spans.
 //! <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto>
 
-mod said;
-
+mod events;
+mod keys;
 mod links;
+mod said;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,17 +21,18 @@ use crate::content::{CONTENT, Collector, Content, ContentKey, ContentMemory, Con
 use crate::dates::Dates;
 use crate::ledger::{Rows, Tally};
 use crate::log_walk;
-use crate::meaning::{Meaning, SpanFacts};
+use crate::meaning::{Lately, Meaning, SpanFacts, Told};
 use crate::metric_walk;
 use crate::origin::Origin;
-use crate::reading::{EventFields, Facts, set_text};
-use crate::roles::{Note, Roles, Told};
-use crate::room::{ITEM_BYTES, Room};
+use crate::reading::{Facts, set_text};
+use crate::roles::{self, Note, Roles};
+use crate::room::Room;
 use crate::signal::Signal;
 use crate::span_columns::{ROWS_MAX, SpanColumns, slot};
 use crate::span_fields::{SpanFields, kind_name, status_name};
-use crate::value::{Attribute, Value, ValueWriter, write_hex};
+use crate::value::{Attribute, ValueWriter, write_hex};
 use crate::wire::{Reader, WireError};
+use keys::Keys;
 
 /// What a walk made of a request.
 #[derive(Debug, Default)]
@@ -40,7 +42,7 @@ pub(crate) struct Walked {
     /// The contents in them, to be remembered once they are durable.
     pub(crate) contents: Vec<ContentKey>,
     /// What its spans tell of calls, for what other requests tell of their traces.
-    pub(crate) told: Told,
+    pub(crate) told: roles::Told,
     /// Items (spans, log records) that are stored.
     pub(crate) stored: u64,
     /// Items that are refused.
@@ -59,6 +61,8 @@ pub(crate) struct Walked {
 pub(crate) struct Walker {
     pub(crate) meaning: Arc<Meaning>,
     content: Arc<ContentRules>,
+    /// Whether spans are read by the rules, or only stored.
+    reads: bool,
     /// Contents that need not be stored again; none where a log is replayed.
     memory: Option<Arc<ContentMemory>>,
     /// What a span of the last body took, for sizing columns. Wrong guesses cost a reallocation.
@@ -68,7 +72,12 @@ pub(crate) struct Walker {
 impl Walker {
     pub(crate) fn new(meaning: Arc<Meaning>) -> Self {
         let span_bytes = Arc::new(AtomicUsize::new(SPAN_BYTES_GUESS));
-        Self { meaning, content: Arc::new(ContentRules::built_in()), memory: None, span_bytes }
+        Self { meaning, content: Arc::new(ContentRules::built_in()), reads: true, memory: None, span_bytes }
+    }
+
+    /// A walker that reads nothing of what spans mean.
+    pub(crate) fn unread(self) -> Self {
+        Self { reads: false, ..self }
     }
 
     /// A walker that leaves out contents which are durable already.
@@ -119,7 +128,7 @@ impl Walker {
         room: Room,
     ) -> Result<Walked, WireError> {
         let rows = (body.len() / self.span_bytes.load(Ordering::Relaxed) + 1).min(ROWS_MAX);
-        let mut walk = Walk::new(&self.meaning, content, rows, received_unix_nano, room);
+        let mut walk = Walk::new(self, content, rows, (received_unix_nano, room));
         let mut reader = Reader::new(body, "ExportTraceServiceRequest");
         while let Some((field, wire)) = reader.next()? {
             if field == 1 {
@@ -135,12 +144,15 @@ impl Walker {
 
 struct Walk<'a, 'w> {
     meaning: &'w Meaning,
+    reads: bool,
     content: Content<'w>,
     collector: Collector,
     received_unix_nano: u64,
     room: Room,
     columns: SpanColumns,
     fields: SpanFields<'a>,
+    keys: Keys<'a, 'w>,
+    lately: Lately,
     facts: Facts<'a>,
     roles: Roles,
     /// Columns that are full, or ended: their roles are settled with those of the whole body.
@@ -160,15 +172,19 @@ const SPAN_BYTES_MIN: usize = 128;
 const SPAN_BYTES_MAX: usize = 1 << 20;
 
 impl<'a, 'w> Walk<'a, 'w> {
-    fn new(meaning: &'w Meaning, content: Content<'w>, rows: usize, received_unix_nano: u64, room: Room) -> Self {
+    fn new(walker: &'w Walker, content: Content<'w>, rows: usize, (received_unix_nano, room): (u64, Room)) -> Self {
+        let (meaning, content_rules) = (&*walker.meaning, content.rules);
         Self {
             meaning,
+            reads: walker.reads,
             content,
             collector: Collector::default(),
             received_unix_nano,
             room,
             columns: SpanColumns::new(rows),
             fields: SpanFields::default(),
+            keys: Keys::new(meaning.rules(), content_rules),
+            lately: Lately::default(),
             facts: Facts::new(meaning.rules()),
             roles: Roles::for_rows(rows),
             full: Vec::new(),
@@ -241,6 +257,7 @@ impl<'a, 'w> Walk<'a, 'w> {
             }
         }
         origin.end_scope(&mut self.writer);
+        self.lately.end_scope();
         self.emitters = self.meaning.emitters_of(origin.scope_name(), origin.scope_version());
         let mut reader = parent.inner(bytes, "ScopeSpans");
         while let Some((field, wire)) = reader.next()? {
@@ -380,16 +397,28 @@ impl<'a, 'w> Walk<'a, 'w> {
         duration
     }
 
-    fn attributes(
+    /// Reads what the span means into its columns, and its content into rows of messages; `held` tells then which attributes
+    /// stand there.
+    #[inline]
+    fn meaning(
         &mut self,
         reader: &Reader<'a>,
         duration_ns: Option<i64>,
         exception: Option<&'a [u8]>,
         service_name: Option<&[u8]>,
-    ) -> Result<Option<Note>, WireError> {
-        self.facts.read(self.meaning.rules(), &self.fields.attributes);
-        self.held.clear();
-        self.held.resize(self.fields.attributes.len(), 0);
+    ) -> Told {
+        let rules = self.meaning.rules();
+        self.collector.clear();
+        for (index, attribute) in self.fields.attributes.iter().enumerate() {
+            let meant = self.keys.find(attribute.key);
+            if let Some(known) = meant.known {
+                self.facts.read_attribute(rules, known, (index, attribute.value), false);
+            }
+            if let Some(hit) = meant.content {
+                self.collector.take(index, hit);
+            }
+        }
+        self.facts.read_together(rules, &self.fields.attributes);
         let span = SpanFacts {
             name: self.fields.name,
             failed: self.fields.status.is_some_and(|(code, _)| code == 2),
@@ -400,12 +429,25 @@ impl<'a, 'w> Walk<'a, 'w> {
             attributes: &self.fields.attributes,
             emitters: &self.emitters,
         };
-        let told = self.meaning.write(&span, &mut self.facts, &mut self.columns, &mut self.held);
+        let told = self.meaning.write(&span, &mut self.facts, &mut self.columns, &mut self.held, &mut self.lately);
         self.walked.type_conflicts += u64::from(self.facts.flags() & reading_flag::TYPE_CONFLICT != 0);
-        self.set_int(const { slot("promoted") }, told.promoted);
-        if self.collector.find(self.content.rules, &self.fields.attributes) {
+        if self.collector.has_found() {
             self.content(reader, service_name);
         }
+        told
+    }
+
+    fn attributes(
+        &mut self,
+        reader: &Reader<'a>,
+        duration: Option<i64>,
+        exception: Option<&'a [u8]>,
+        service_name: Option<&[u8]>,
+    ) -> Result<Option<Note>, WireError> {
+        self.held.clear();
+        self.held.resize(self.fields.attributes.len(), 0);
+        let told = if self.reads { self.meaning(reader, duration, exception, service_name) } else { Told::default() };
+        self.set_int(const { slot("promoted") }, told.promoted);
         let row = self.columns.rows;
         let map = &mut self.columns.maps[const { slot("attributes") }];
         let mut symbols = std::mem::take(&mut self.symbols);
@@ -427,59 +469,6 @@ impl<'a, 'w> Walk<'a, 'w> {
         symbols.clear();
         self.symbols = symbols;
         Ok(told.note)
-    }
-
-    /// Writes the events; returns the type of the last exception among them.
-    fn events(&mut self, reader: &Reader<'a>, service_name: Option<&[u8]>) -> Result<Option<&'a [u8]>, WireError> {
-        let mut exception = None;
-        for place in 0..self.fields.events.len() {
-            let mut reader = reader.inner(self.fields.events[place], "Event");
-            let (mut time, mut name, mut dropped, mut exception_type) = (0, &[][..], 0, None);
-            self.event_attributes.clear();
-            while let Some((field, wire)) = reader.next()? {
-                match field {
-                    1 => time = reader.eight(wire)?,
-                    2 => name = reader.bytes(wire)?,
-                    3 => {
-                        self.room.take(ITEM_BYTES, &reader)?;
-                        let attribute = Attribute::read(&reader, reader.bytes(wire)?)?;
-                        if let (b"exception.type", Value::String(text)) = (attribute.key, attribute.value) {
-                            exception_type = Some(text);
-                        }
-                        self.event_attributes.push(attribute);
-                    }
-                    4 => dropped = reader.integer(wire)? as u32,
-                    _ => {}
-                }
-            }
-            self.event_content(&reader, name, time, service_name);
-            let events = &mut self.columns.events;
-            for (attribute, &held) in self.event_attributes.iter().zip(&self.held) {
-                if held == CONTENT {
-                    self.writer.content(&mut self.symbols);
-                    continue;
-                }
-                let (map, symbols) = (&mut events.attributes, &mut self.symbols);
-                write_attribute(&mut self.writer, &reader, *attribute, map, symbols)?;
-            }
-            let item = events.count;
-            events.time.set(item, (time / 1_000) as i64);
-            events.time_unix_nano.set(item, time as i64);
-            events.name.set(item, name);
-            events.attributes.close(item);
-            self.writer.finish_types(&mut self.symbols);
-            events.attribute_types.set(item, &self.symbols);
-            self.symbols.clear();
-            events.dropped.set(item, i64::from(dropped));
-            events.count += 1;
-            if name == b"exception" {
-                exception = exception_type.or(exception);
-            }
-            let event = EventFields { name, time_unix_nano: time, attributes: &self.event_attributes };
-            self.facts.read_event(self.meaning.rules(), event, self.fields.start);
-            self.event_attributes.clear();
-        }
-        Ok(exception)
     }
 }
 

@@ -67,12 +67,29 @@ impl Collector {
     pub(crate) fn find(&mut self, rules: &ContentRules, attributes: &[Attribute<'_>]) -> bool {
         self.found.clear();
         for (index, attribute) in attributes.iter().enumerate() {
-            if let Some(hit) = rules.find(attribute.key)
-                && self.found.len() < FOUND_MAX
-            {
-                self.found.push((index as u32, hit));
+            if let Some(hit) = rules.find(attribute.key) {
+                self.take(index, hit);
             }
         }
+        self.has_found()
+    }
+
+    /// Forgets what was found and not read.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.found.clear();
+    }
+
+    /// Takes an attribute that holds content: its place, and the rule of its name.
+    pub(crate) fn take(&mut self, index: usize, hit: Hit) {
+        if self.found.len() < FOUND_MAX {
+            self.found.push((index as u32, hit));
+        }
+    }
+
+    /// Whether there is content to read.
+    #[inline]
+    pub(crate) fn has_found(&self) -> bool {
         !self.found.is_empty()
     }
 

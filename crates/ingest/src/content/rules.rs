@@ -136,7 +136,7 @@ fn start(key: &[u8]) -> usize {
 
 /// A name found: its rule, and the first two numbers in it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Hit {
+pub(crate) struct Hit {
     pub(super) rule: u16,
     pub(super) numbers: [u32; 2],
 }
@@ -203,7 +203,7 @@ impl ContentRules {
 
     /// The rule of a name that holds content.
     #[inline]
-    pub(super) fn find(&self, key: &[u8]) -> Option<Hit> {
+    pub(crate) fn find(&self, key: &[u8]) -> Option<Hit> {
         let bit = start(key);
         if self.starts[bit / 64] >> (bit % 64) & 1 == 0 {
             return None;

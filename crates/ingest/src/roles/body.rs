@@ -62,8 +62,9 @@ impl Roles {
     /// the body told.
     pub(crate) fn write(self, batches: &mut [SpanColumns], pricer: &Pricer) -> (u64, Told) {
         let mut unpriced = 0;
-        let settled = self.calls.settle();
-        let tellings = self.calls.tellings();
+        let first = self.calls.by_id();
+        let settled = self.calls.settle_by_id(&first);
+        let tellings = self.calls.tellings(&first);
         let mut rows = Vec::with_capacity(settled.len());
         for (at, (noted, settled)) in self.calls.noted.iter().zip(settled).enumerate() {
             let (columns, row) = (&mut batches[noted.batch as usize], noted.row as usize);

@@ -144,7 +144,7 @@ fn a_span_told_twice_counts_once() {
     }
     let roles: Vec<Role> = all.calls.settle().iter().map(|settled| settled.role).collect();
     assert_eq!(roles, [Leaf, Duplicate]);
-    assert_eq!(all.calls.tellings(), Some(vec![0, 1]));
+    assert_eq!(all.calls.tellings(&all.calls.by_id()), Some(vec![0, 1]));
 }
 
 /// Scenario: agents that tell as much as their calls, more, less, and one without calls. Guarantee: what is told beyond the

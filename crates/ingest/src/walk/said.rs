@@ -5,7 +5,7 @@ use spanlake_schema::flags::reading as reading_flag;
 use super::Walk;
 use crate::content::{EventFields, Source, Speaker};
 use crate::origin::Origin;
-use crate::roles::{Note, name_hash};
+use crate::roles::Note;
 use crate::wire::Reader;
 
 impl<'a> Walk<'a, '_> {
@@ -14,7 +14,7 @@ impl<'a> Walk<'a, '_> {
         let note = Note {
             start_unix_nano: self.fields.start,
             end_unix_nano: self.fields.end,
-            scope: name_hash(origin.scope_name()),
+            scope: origin.scope_hash(),
             ..note
         };
         let places = &self.meaning.places;
@@ -48,7 +48,7 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    /// Makes rows of what an event said.
+    /// Makes rows of what an event said; notes in `held` which attributes they hold.
     pub(super) fn event_content(
         &mut self,
         reader: &Reader<'a>,
@@ -56,8 +56,6 @@ impl<'a> Walk<'a, '_> {
         time: u64,
         service_name: Option<&[u8]>,
     ) {
-        self.held.clear();
-        self.held.resize(self.event_attributes.len(), 0);
         let event = EventFields { name, attributes: &self.event_attributes, body: None };
         let heard = self.collector.event(self.content.rules, reader, event, &mut self.held);
         if !heard.told.is_empty() {
