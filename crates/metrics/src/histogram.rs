@@ -123,13 +123,18 @@ impl Histogram {
         totals.sum.add_i128(sum);
         totals.min = totals.min.min(i128::from(min));
         totals.max = totals.max.max(i128::from(max));
+        if min < 0 {
+            all_units.iter().for_each(|&units| self.add_at(place_of_units(i128::from(units), decimal_scale), 1));
+            return Ok(());
+        }
         let shift = MAX_SCALE - self.scale;
-        for &units in all_units {
-            if decimal_scale == 0 && units > 0 {
-                self.positive.add(index_of_u64(units as u64) >> shift, 1);
-            } else {
-                self.add_at(place_of_units(i128::from(units), decimal_scale), 1);
-            }
+        self.zero_count += all_units.iter().map(|&units| u64::from(units == 0)).sum::<u64>();
+        let positive = all_units.iter().filter(|units| **units > 0);
+        if decimal_scale == 0 {
+            self.positive.add_each(positive.map(|&units| index_of_u64(units as u64) >> shift));
+        } else {
+            let power = POWERS_OF_TEN[usize::from(decimal_scale)];
+            self.positive.add_each(positive.map(|&units| index_of_f64(units as f64 / power) >> shift));
         }
         Ok(())
     }
