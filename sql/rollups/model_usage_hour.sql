@@ -14,6 +14,8 @@
 -- $first_date to $last_date. The bounds on date, start_time and received_time let a scan skip partitions, files and row groups;
 -- a bound on the CASE alone would skip nothing.
 --
+-- The histograms merge (`histogram_merge`) and answer percentiles (`histogram_quantile`); their counts and sums are exact.
+--
 -- NULL is a value of every key. A sum is NULL where no call tells the number, never zero, and NULL where it does not fit; sums
 -- of integers are taken in DECIMAL so that they cannot wrap around.
 SELECT
@@ -38,7 +40,13 @@ SELECT
     max(duration_ns) AS duration_ns_max,
     TRY_CAST(sum(CAST(duration_ns AS DECIMAL(38, 0))) AS BIGINT) AS duration_ns_sum,
     count(duration_ns) AS duration_count,
-    CAST(sum(CAST(duration_ns AS DECIMAL(38, 0))) AS DOUBLE) / count(duration_ns) AS duration_ns_mean
+    CAST(sum(CAST(duration_ns AS DECIMAL(38, 0))) AS DOUBLE) / count(duration_ns) AS duration_ns_mean,
+    histogram(duration_ns) AS duration,
+    histogram(time_to_first_token_ns) AS time_to_first_token,
+    histogram(time_per_output_token_ns) AS time_per_output_token,
+    histogram(input_tokens) AS input_tokens_histogram,
+    histogram(output_tokens) AS output_tokens_histogram,
+    histogram(cost_usd) AS cost_histogram
 FROM (
     SELECT
         CASE WHEN (time_flags & 1) = 1 THEN received_time ELSE start_time END AS event_time,
@@ -55,7 +63,9 @@ FROM (
         cache_write_tokens,
         reasoning_tokens,
         cost_usd,
-        duration_ns
+        duration_ns,
+        time_to_first_token_ns,
+        time_per_output_token_ns
     FROM spans
     WHERE usage_role = 'leaf'
         AND date BETWEEN $first_date AND $last_date

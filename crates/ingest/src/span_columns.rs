@@ -313,7 +313,7 @@ impl<T: Table> Columns<T> {
                 ColumnType::Float64List => Some(built(float_lists.next()).finish(rows)),
                 ColumnType::Exemplars => Some(built(exemplars.take()).finish(&mut repaired)),
                 ColumnType::Quantiles => Some(built(quantiles.take()).finish(&mut repaired)),
-                ColumnType::UsdSum => unreachable!("a table of telemetry holds no sums"),
+                ColumnType::UsdSum | ColumnType::Histogram => unreachable!("a table of telemetry holds no sums"),
             };
             arrays.push(array);
         }

@@ -1,12 +1,46 @@
 //! SQL files with a header: rollups and views.
 
-use crate::{QueryError, QueryErrorKind};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::{QueryError, QueryErrorKind, guard};
+
+/// Most bytes of a user's file: a statement's limit is the same.
+const FILE_BYTES_MAX: u64 = guard::STATEMENT_LIMIT_BYTES as u64;
+
+/// The `.sql` files of a user's folder and their texts; none where there is no such folder.
+///
+/// # Errors
+/// Where the folder or a file cannot be read, or a file is too large.
+pub(crate) fn read_folder(folder: &Path) -> Result<BTreeMap<PathBuf, String>, QueryError> {
+    let unreadable = |path: &Path, error: std::io::Error| {
+        QueryError::invalid(format!("sql_dir: cannot read {}: {error}", path.display()))
+    };
+    let mut files = BTreeMap::new();
+    if !folder.is_dir() {
+        return Ok(files);
+    }
+    for entry in std::fs::read_dir(folder).map_err(|error| unreadable(folder, error))? {
+        let path = entry.map_err(|error| unreadable(folder, error))?.path();
+        if path.extension().is_none_or(|extension| extension != "sql") {
+            continue;
+        }
+        let bytes = path.metadata().map_err(|error| unreadable(&path, error))?.len();
+        if bytes > FILE_BYTES_MAX {
+            let message = format!("has {bytes} bytes, a file at most {FILE_BYTES_MAX}");
+            return Err(error_at(&path.to_string_lossy(), 1, 1, &message));
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
+        files.insert(path, text);
+    }
+    Ok(files)
+}
 
 /// One `-- key: value` line.
 pub(crate) struct Entry {
     key: String,
     pub(crate) value: String,
-    line: usize,
+    pub(crate) line: usize,
 }
 
 /// The lines before the SELECT. A line `--` ends the keys; what follows it is prose.
@@ -65,6 +99,17 @@ impl<'a> Header<'a> {
             return Err(self.error(name, format!("name {} differs from the file's name {stem}", name.value)));
         }
         Ok(name)
+    }
+
+    /// As [`Header::name`], fit for SQL without quotes.
+    pub(crate) fn plain_name(&self) -> Result<&Entry, QueryError> {
+        let name = self.name()?;
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        if name.value.bytes().all(plain) && name.value.starts_with(|first: char| first.is_ascii_lowercase()) {
+            return Ok(name);
+        }
+        let message = format!("name {} is not of lower-case letters, digits and underscores", name.value);
+        Err(self.error(name, message))
     }
 
     /// The entry of a key, where there is one.

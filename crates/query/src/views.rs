@@ -12,14 +12,11 @@ use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use spanlake_schema::{TABLES, messages};
 
 use crate::contents::CONTENT;
-use crate::sql_file::{Header, error_at};
+use crate::sql_file::{self, Header, error_at};
 use crate::{QueryError, guard};
 
 /// What the header of a view tells.
 const HEADER_KEYS: &[&str] = &["name", "description", "contents"];
-
-/// Most bytes of a user's file: a statement's limit is the same.
-const FILE_BYTES_MAX: u64 = guard::STATEMENT_LIMIT_BYTES as u64;
 
 macro_rules! built_in {
     ($($name:literal),* $(,)?) => {
@@ -73,15 +70,7 @@ pub(crate) struct View {
 impl View {
     fn parse(file: &str, text: &str) -> Result<Self, QueryError> {
         let header = Header::parse(file, text, HEADER_KEYS)?;
-        let name = header.name()?;
-        let plain = |text: &str| {
-            text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
-                && text.starts_with(|first: char| first.is_ascii_lowercase())
-        };
-        if !plain(&name.value) {
-            let message = format!("name {} is not of lower-case letters, digits and underscores", name.value);
-            return Err(header.error(name, message));
-        }
+        let name = header.plain_name()?;
         if TABLES.iter().any(|spec| spec.name == name.value) {
             return Err(header.error(name, format!("name {} is that of a table", name.value)));
         }
@@ -154,23 +143,10 @@ impl Views {
         // A directory that is not there is a mistake; one without views is none.
         std::fs::read_dir(sql_dir).map_err(|error| unreadable(sql_dir, error))?;
         let folder = sql_dir.join("views");
-        let mut files = Vec::new();
-        if folder.is_dir() {
-            for entry in std::fs::read_dir(&folder).map_err(|error| unreadable(&folder, error))? {
-                let path = entry.map_err(|error| unreadable(&folder, error))?.path();
-                if path.extension().is_none_or(|extension| extension != "sql") {
-                    continue;
-                }
-                let bytes = path.metadata().map_err(|error| unreadable(&path, error))?.len();
-                if bytes > FILE_BYTES_MAX {
-                    let message = format!("has {bytes} bytes, a view at most {FILE_BYTES_MAX}");
-                    return Err(error_at(&path.to_string_lossy(), 1, 1, &message));
-                }
-                let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
-                files.push((path.to_string_lossy().into_owned(), text));
-            }
-        }
-        files.sort_unstable();
+        let files: Vec<(String, String)> = sql_file::read_folder(&folder)?
+            .into_iter()
+            .map(|(path, text)| (path.to_string_lossy().into_owned(), text))
+            .collect();
         let files = files.iter().map(|(file, text)| (file.as_str(), text.as_str()));
         Self::of(BUILT_IN.iter().copied().chain(files))
     }

@@ -37,6 +37,8 @@ pub enum ColumnType {
     Exemplars,
     /// Quantiles of a summary: a list of structs.
     Quantiles,
+    /// A histogram in the encoding of the functions `histogram_…`.
+    Histogram,
 }
 
 impl ColumnType {
@@ -59,7 +61,32 @@ impl ColumnType {
             Self::Float64List => list_of(DataType::Float64, true),
             Self::Exemplars => list_of(DataType::Struct(exemplar_fields()), true),
             Self::Quantiles => list_of(DataType::Struct(quantile_fields()), true),
+            Self::Histogram => DataType::Binary,
         }
+    }
+
+    /// The kind of column that holds all values of an Arrow type, for tables whose columns a SELECT decides. `None` where there
+    /// is none.
+    pub fn holding(data_type: &DataType) -> Option<Self> {
+        Some(match data_type {
+            DataType::Date32 => Self::Date,
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => return None,
+            DataType::Timestamp(_, Some(_)) => Self::Timestamp,
+            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => Self::Int64,
+            DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => Self::Int64,
+            DataType::Float32 | DataType::Float64 => Self::Float64,
+            DataType::Boolean => Self::Bool,
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Self::Text,
+            DataType::Decimal128(digits, scale @ 0..=12) if *digits <= 26 + *scale as u8 => Self::UsdSum,
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView => Self::Histogram,
+            DataType::List(item) => match item.data_type() {
+                DataType::Utf8 | DataType::Utf8View => Self::TextList,
+                DataType::Int64 => Self::Int64List,
+                DataType::Float64 => Self::Float64List,
+                _ => return None,
+            },
+            _ => return None,
+        })
     }
 }
 
@@ -167,6 +194,33 @@ pub struct TableSpec {
 }
 
 impl TableSpec {
+    /// A table whose columns are known only when the program runs. It is kept for as long as that does: there are to be few.
+    pub fn of_columns(name: &str, comment: &str, columns: Vec<(String, ColumnType, bool, String)>) -> &'static Self {
+        let text = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+        let columns: Vec<Column> = columns
+            .into_iter()
+            .map(|(name, column_type, nullable, comment)| Column {
+                name: text(name),
+                column_type,
+                nullable,
+                comment: text(comment),
+            })
+            .collect();
+        let statistics: Vec<&'static str> = columns
+            .iter()
+            .filter(|column| column.column_type == ColumnType::Timestamp)
+            .map(|column| column.name)
+            .collect();
+        Box::leak(Box::new(Self {
+            name: text(name.to_owned()),
+            comment: text(comment.to_owned()),
+            columns: Box::leak(columns.into_boxed_slice()),
+            statistics: Box::leak(statistics.into_boxed_slice()),
+            bloom_filters: &[],
+            sums: &[],
+        }))
+    }
+
     /// The table's Arrow schema, partition column included.
     pub fn arrow_schema(&self) -> SchemaRef {
         let fields: Vec<Field> = self

@@ -1,6 +1,6 @@
 //! The rollup tables of usage per model.
 
-use crate::column::ColumnType::{Date, Float64, Int64, Text, Timestamp, UsdSum};
+use crate::column::ColumnType::{Date, Float64, Histogram, Int64, Text, Timestamp, UsdSum};
 use crate::column::{Column, TableSpec};
 
 /// `model_usage_hour`: requests, tokens, cost and duration per hour and key. Only leaf spans count.
@@ -31,6 +31,16 @@ pub const HOUR_SPEC: TableSpec = TableSpec {
         Column::optional("duration_ns_sum", Int64, "Sum of durations; NULL where it does not fit"),
         Column::required("duration_count", Int64, "Calls with a duration"),
         Column::optional("duration_ns_mean", Float64, "Mean duration; known even where the sum does not fit"),
+        Column::optional("duration", Histogram, "Durations, nanoseconds"),
+        Column::optional(
+            "time_to_first_token",
+            Histogram,
+            "Times to the first token, nanoseconds, of calls that tell it",
+        ),
+        Column::optional("time_per_output_token", Histogram, "Times for each token after the first, nanoseconds"),
+        Column::optional("input_tokens_histogram", Histogram, "Prompt tokens of a call"),
+        Column::optional("output_tokens_histogram", Histogram, "Completion tokens of a call"),
+        Column::optional("cost_histogram", Histogram, "US dollars of a call"),
         Column::required(
             "revision",
             Int64,

@@ -158,8 +158,9 @@ async fn open(
     let ingest = Ingest::new(Arc::clone(&lake), ingest_options).with_decoder(&decoder).with_policy(policy);
     let source = Arc::clone(&lake) as Arc<dyn TableSource>;
     let engine = QueryEngine::with_views(source, query_options(&config.query), views(&config.query)?)?;
+    let sql_dir = config.query.sql_dir.as_deref();
     let rollups = patiently(
-        async || Rollups::open(Arc::clone(&lake), Arc::clone(&engine), Arc::clone(&ambient)).await,
+        async || Rollups::open(Arc::clone(&lake), Arc::clone(&engine), Arc::clone(&ambient), sql_dir).await,
         |error| error.kind == QueryErrorKind::Unavailable,
     )
     .await

@@ -9,7 +9,7 @@ use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
-use spanlake_schema::{DATE, TABLES, TableSpec};
+use spanlake_schema::{ColumnType, DATE, TABLES, TableSpec};
 
 use super::restate::{REVISION, WINDOW_START};
 use super::windows::{DAY_MICROS, day_of};
@@ -28,21 +28,38 @@ const PARAMETER_LAST_DATE: &str = "last_date";
 const PARAMETERS: [&str; 4] = [PARAMETER_WINDOW_START, PARAMETER_WINDOW_END, PARAMETER_FIRST_DATE, PARAMETER_LAST_DATE];
 
 /// What the header of a rollup tells.
-const HEADER_KEYS: &[&str] = &["name", "source", "schedule", "window", "keys"];
+const HEADER_KEYS: &[&str] = &["name", "description", "source", "schedule", "window", "keys"];
 
-/// The rollups that come with the product: file and text.
-pub(super) const BUILT_IN: &[(&str, &str)] =
-    &[("sql/rollups/model_usage_hour.sql", include_str!("../../../../sql/rollups/model_usage_hour.sql"))];
+macro_rules! built_in {
+    ($($name:literal),* $(,)?) => {
+        &[$((
+            concat!("sql/rollups/", $name, ".sql"),
+            include_str!(concat!("../../../../sql/rollups/", $name, ".sql")),
+        )),*]
+    };
+}
+
+/// The rollups that come with the product: file and text, those that others read before them.
+pub(super) const BUILT_IN: &[(&str, &str)] = built_in![
+    "model_usage_hour",
+    "model_usage",
+    "model_usage_day",
+    "cost_daily",
+    "error_rates",
+    "service_hourly",
+    "slowest_calls_daily",
+    "tool_usage_hourly",
+];
 
 /// A rollup as its SQL file has it: a header of `-- key: value` lines, and a SELECT.
 #[derive(Clone, Debug)]
 pub(super) struct Definition {
     /// The rollup's and its table's name.
     pub(super) name: String,
+    /// What it tells, one sentence for people.
+    description: String,
     /// The table it reads.
-    pub(super) source: &'static TableSpec,
-    /// The table it fills.
-    pub(super) target: &'static TableSpec,
+    pub(super) source: String,
     /// The schedule as written.
     pub(super) schedule: String,
     /// Time from one run to the next.
@@ -55,6 +72,8 @@ pub(super) struct Definition {
     pub(super) select: String,
     /// Names of the parameters that the SELECT has.
     parameters: BTreeSet<String>,
+    /// The line of the header that tells the keys.
+    keys_line: usize,
     /// Path of the file, for messages.
     file: String,
     /// Line of the file at which the SELECT starts.
@@ -65,12 +84,12 @@ impl Definition {
     /// Reads a rollup's file and checks all that can be checked without planning its SELECT.
     pub(super) fn parse(file: &str, text: &str) -> Result<Self, QueryError> {
         let header = Header::parse(file, text, HEADER_KEYS)?;
-        let name = header.name()?;
-        let target = table(&name.value)
-            .ok_or_else(|| header.error(name, format!("no table {} is known to hold the rollup", name.value)))?;
-        let source_entry = header.required("source")?;
-        let source = table(&source_entry.value)
-            .ok_or_else(|| header.error(source_entry, format!("source {} is no known table", source_entry.value)))?;
+        let name = header.plain_name()?;
+        let description = header.optional("description").map(|entry| entry.value.clone());
+        let source = header.required("source")?.value.clone();
+        if source == name.value {
+            return Err(header.error(name, format!("rollup {source} reads itself")));
+        }
         let schedule = header.required("schedule")?;
         let every =
             schedule.value.strip_prefix("every ").and_then(parse_duration).ok_or_else(|| {
@@ -84,17 +103,18 @@ impl Definition {
                 let message = format!("window {:?} is no duration, such as 1h, that divides a day", window_entry.value);
                 header.error(window_entry, message)
             })?;
-        let keys = parse_keys(&header, target)?;
+        let (keys, keys_line) = parse_keys(&header)?;
         let mut definition = Self {
             name: name.value.clone(),
+            description: description.unwrap_or_else(|| format!("Rollup of {source}")),
             source,
-            target,
             schedule: schedule.value.clone(),
             every,
             window_micros,
             keys,
             select: text.trim_end().trim_end_matches(';').to_owned(),
             parameters: BTreeSet::new(),
+            keys_line,
             file: file.to_owned(),
             select_line: header.select_line,
         };
@@ -103,11 +123,74 @@ impl Definition {
         Ok(definition)
     }
 
-    /// Checks the columns that the planned SELECT returns against the table: every column but `date` and `revision`, which
+    /// The table that the rollup fills: the product's own of that name, or one with the columns that the planned SELECT returns.
+    pub(super) fn target(&self, output: &Schema) -> Result<&'static TableSpec, QueryError> {
+        let spec = match TABLES.iter().copied().find(|spec| spec.name == self.name) {
+            Some(spec) => {
+                self.check_output(spec, output)?;
+                spec
+            }
+            None => self.table_of(output)?,
+        };
+        let known = |key: &String| spec.columns.iter().any(|column| column.name == *key);
+        match self.keys.iter().find(|key| !known(key)) {
+            Some(key) => {
+                let message = format!("key {key:?} is no key column of table {}", self.name);
+                Err(error_at(&self.file, self.keys_line, 1, &message))
+            }
+            None => Ok(spec),
+        }
+    }
+
+    /// A table with the columns of a SELECT, and `date` and `revision`.
+    fn table_of(&self, output: &Schema) -> Result<&'static TableSpec, QueryError> {
+        let own = |name: &str, column_type, comment: &str| (name.to_owned(), column_type, false, comment.to_owned());
+        let mut columns = vec![own(DATE, ColumnType::Date, "UTC day of the window; the partition")];
+        for field in output.fields() {
+            let (name, data_type) = (field.name(), field.data_type());
+            // Starts of windows are whole milliseconds, whatever function made them.
+            let column_type = match data_type {
+                DataType::Timestamp(_, Some(_)) if name == WINDOW_START => Some(ColumnType::Timestamp),
+                other => ColumnType::holding(other),
+            };
+            let Some(column_type) = column_type else {
+                return Err(self.error(format!("no column can hold {name}, which the select returns as {data_type}")));
+            };
+            if columns.iter().any(|(earlier, ..)| earlier == name) || name == REVISION {
+                return Err(self.error(format!("the select returns column {name} more than once, or the run adds it")));
+            }
+            let (nullable, comment) = match name.as_str() {
+                WINDOW_START if column_type != ColumnType::Timestamp => {
+                    return Err(self.error(format!("window_start is {data_type} and no timestamp with a time zone")));
+                }
+                WINDOW_START => (false, "Start of the window, UTC; the window is half-open"),
+                _ => (true, ""),
+            };
+            columns.push((name.clone(), column_type, nullable, comment.to_owned()));
+        }
+        if columns.iter().all(|(name, ..)| name != WINDOW_START) {
+            return Err(self.error(format!("the select returns no column {WINDOW_START}")));
+        }
+        columns.push(own(REVISION, ColumnType::Int64, "How often the rows of this window were written"));
+        Ok(TableSpec::of_columns(&self.name, &self.description, columns))
+    }
+
+    /// Tells whether a table was filled by this very SELECT: a hash of all that its rows depend on but the source.
+    pub(super) fn fingerprint(&self) -> i64 {
+        let code = self.select.lines().map(str::trim).filter(|line| !line.starts_with("--") && !line.is_empty());
+        let window = self.window_micros.to_string();
+        let bytes = code.chain([self.source.as_str(), window.as_str()]).flat_map(|part| part.bytes().chain([0]));
+        // FNV-1a: nobody chooses SELECTs to collide.
+        let hash = bytes
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        (hash >> 1) as i64
+    }
+
+    /// Checks the columns that the planned SELECT returns against a table: every column but `date` and `revision`, which
     /// the run adds, none else, each of its type.
-    pub(super) fn check_output(&self, output: &Schema) -> Result<(), QueryError> {
+    fn check_output(&self, spec: &TableSpec, output: &Schema) -> Result<(), QueryError> {
         let expected: Vec<_> =
-            self.target.columns.iter().filter(|column| column.name != DATE && column.name != REVISION).collect();
+            spec.columns.iter().filter(|column| column.name != DATE && column.name != REVISION).collect();
         for column in &expected {
             let found: Vec<_> = output.fields().iter().filter(|field| field.name() == column.name).collect();
             let message = match found.as_slice() {
@@ -186,27 +269,27 @@ impl Definition {
         };
         let (tables, _) =
             resolve_table_references(statement, true).map_err(|error| self.error(error.strip_backtrace()))?;
-        match tables.iter().find(|reference| reference.to_string() != self.source.name) {
-            Some(other) => Err(self.error(format!("the select reads {other}, its source is {}", self.source.name))),
-            None if tables.is_empty() => Err(self.error(format!("the select never reads {}", self.source.name))),
+        match tables.iter().find(|reference| reference.to_string() != self.source) {
+            Some(other) => Err(self.error(format!("the select reads {other}, its source is {}", self.source))),
+            None if tables.is_empty() => Err(self.error(format!("the select never reads {}", self.source))),
             None => Ok(()),
         }
     }
 }
 
-fn parse_keys(header: &Header<'_>, target: &TableSpec) -> Result<Vec<String>, QueryError> {
+fn parse_keys(header: &Header<'_>) -> Result<(Vec<String>, usize), QueryError> {
     let entry = header.required("keys")?;
     let mut keys: Vec<String> = Vec::new();
     for key in entry.value.split(',').map(str::trim) {
-        if key == DATE || key == WINDOW_START || key == REVISION || target.columns.iter().all(|c| c.name != key) {
-            return Err(header.error(entry, format!("key {key:?} is no key column of table {}", target.name)));
+        if [DATE, WINDOW_START, REVISION].contains(&key) {
+            return Err(header.error(entry, format!("key {key:?} is no key column")));
         }
         if keys.iter().any(|earlier| earlier == key) {
             return Err(header.error(entry, format!("key {key} stands twice")));
         }
         keys.push(key.to_owned());
     }
-    Ok(keys)
+    Ok((keys, entry.line))
 }
 
 /// A whole number with a unit: `250ms`, `10s`, `1m`, `1h`, `1d`. None for zero and for all else.
@@ -223,10 +306,6 @@ fn parse_duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     number.checked_mul(millis).filter(|millis| *millis > 0).map(Duration::from_millis)
-}
-
-fn table(name: &str) -> Option<&'static TableSpec> {
-    TABLES.iter().copied().find(|spec| spec.name == name)
 }
 
 /// Text is text whether it comes as offsets or as views; any other difference would lose or invent something.

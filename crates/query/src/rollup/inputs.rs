@@ -20,6 +20,8 @@ const TIMES_SQL: &str = "SELECT DISTINCT date, start_time, received_time FROM sp
 pub(super) struct Inputs {
     pub(super) source: Arc<Snapshot>,
     pub(super) corrections: Option<(Arc<Table>, Arc<Snapshot>)>,
+    /// Of the SELECT.
+    pub(super) fingerprint: i64,
 }
 
 /// The versions that a rollup's table has taken in.
@@ -27,6 +29,8 @@ pub(super) struct Inputs {
 pub(crate) struct Reached {
     pub(crate) source: Option<i64>,
     pub(crate) corrections: Option<i64>,
+    /// The fingerprint of the SELECT that did.
+    pub(super) definition: Option<i64>,
 }
 
 /// Under which a rollup's table knows the version of the corrections.
@@ -34,16 +38,35 @@ fn corrections_id(app_id: &str) -> String {
     format!("{app_id}-corrections")
 }
 
+/// Under which a rollup's table knows the SELECT that filled it.
+fn definition_id(app_id: &str) -> String {
+    format!("{app_id}-definition")
+}
+
 impl Reached {
     /// What a snapshot of the rollup's table says.
     pub(crate) fn by(target: &Snapshot, app_id: &str) -> Self {
         let version = |id: &str| target.transactions.get(id).copied();
-        Self { source: version(app_id), corrections: version(&corrections_id(app_id)) }
+        Self {
+            source: version(app_id),
+            corrections: version(&corrections_id(app_id)),
+            definition: version(&definition_id(app_id)),
+        }
     }
 
     pub(super) fn is_all_of(&self, inputs: &Inputs) -> bool {
         let corrections = inputs.corrections.as_ref().map(|(_, snapshot)| snapshot.version);
-        self.source == Some(inputs.source.version) && self.corrections == corrections
+        self.definition == Some(inputs.fingerprint)
+            && self.source == Some(inputs.source.version)
+            && self.corrections == corrections
+    }
+
+    /// Without what another SELECT took in.
+    pub(super) fn by_definition(self, fingerprint: i64) -> Self {
+        match self.definition {
+            Some(definition) if definition == fingerprint => self,
+            definition => Self { source: None, corrections: None, definition },
+        }
     }
 
     /// Whether more was taken in of the source than there is.
@@ -54,13 +77,17 @@ impl Reached {
 
 impl Inputs {
     /// The newest versions. Corrections are read last: those of a row may come before it, not the other way round.
-    pub(super) async fn refresh(source: &Arc<Table>, corrections: Option<&Arc<Table>>) -> Result<Self, QueryError> {
+    pub(super) async fn refresh(
+        source: &Arc<Table>,
+        corrections: Option<&Arc<Table>>,
+        fingerprint: i64,
+    ) -> Result<Self, QueryError> {
         let source = source.refresh().await?;
         let corrections = match corrections {
             Some(table) => Some((Arc::clone(table), table.refresh().await?)),
             None => None,
         };
-        Ok(Self { source, corrections })
+        Ok(Self { source, corrections, fingerprint })
     }
 
     /// The tables that a statement sees, the source being as in a snapshot.
@@ -69,7 +96,8 @@ impl Inputs {
         std::iter::once(committed(source, snapshot)).chain(corrections).collect()
     }
 
-    /// The versions, as they are committed with the rollup's rows: first one that the table has not reached.
+    /// The versions, as they are committed with the rollup's rows: first one that the table has not reached; none where only the
+    /// SELECT is another.
     pub(super) fn transactions(
         &self,
         app_id: &str,
@@ -81,9 +109,11 @@ impl Inputs {
             .map(|(_, snapshot)| AppTransaction { app_id: corrections_id(app_id), version: snapshot.version });
         let source = AppTransaction { app_id: app_id.to_owned(), version: self.source.version };
         let mut all: Vec<AppTransaction> = std::iter::once(source).chain(corrected).collect();
-        all.sort_by_key(|one| target.transactions.get(&one.app_id) == Some(&one.version));
-        let first = all.remove(0);
-        (Some(first), all)
+        let is_reached = |one: &AppTransaction| target.transactions.get(&one.app_id) == Some(&one.version);
+        all.sort_by_key(is_reached);
+        let first = if is_reached(&all[0]) { None } else { Some(all.remove(0)) };
+        all.push(AppTransaction { app_id: definition_id(app_id), version: self.fingerprint });
+        (first, all)
     }
 
     /// The times of the spans that some segments of corrections are about.

@@ -2,11 +2,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int64Array, RecordBatch};
-use arrow::compute::{cast, concat_batches, interleave_record_batch};
-use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use arrow::compute::{CastOptions, cast_with_options, concat_batches, interleave_record_batch};
+use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows, SortField};
-use spanlake_schema::{DATE, TableSpec};
+use arrow::util::display::FormatOptions;
+use spanlake_schema::{ColumnType, DATE, TableSpec};
 
 use super::windows::day_of;
 
@@ -15,16 +16,19 @@ pub(super) const WINDOW_START: &str = "window_start";
 /// The column that counts how often a window was written.
 pub(super) const REVISION: &str = "revision";
 
-/// One day of a rollup's table after its dirty windows were computed anew.
+/// A stretch of a rollup's table after its dirty windows were computed anew.
 #[derive(Debug)]
 pub(super) struct Restatement {
-    /// All rows of the day in order of window and keys; empty where none is left.
-    pub(super) day: RecordBatch,
+    /// All its rows in order of window and keys; empty where none is left.
+    pub(super) rows_left: RecordBatch,
     /// Windows whose rows changed, appeared or vanished.
     pub(super) windows: u64,
     /// Rows of those windows.
     pub(super) rows: u64,
 }
+
+/// A number that does not fit is an error, not NULL.
+const EXACT: CastOptions<'static> = CastOptions { safe: false, format_options: FormatOptions::new() };
 
 /// Brings what a rollup's SELECT returned into the shape of its table: `date` is the day of the window, `revision` is 0
 /// until [`restate`] knows it.
@@ -35,14 +39,27 @@ pub(super) fn conform(spec: &TableSpec, selected: &[RecordBatch]) -> Result<Reco
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
         for field in schema.fields() {
             columns.push(match field.name().as_str() {
-                DATE => Arc::new(days_of(column(batch, WINDOW_START)?)?),
+                DATE => Arc::new(days_of(&in_micros(column(batch, WINDOW_START)?)?)?),
                 REVISION => Arc::new(Int64Array::from_value(0, batch.num_rows())),
-                name => cast(column(batch, name)?, field.data_type())?,
+                name => cast_with_options(column(batch, name)?, field.data_type(), &EXACT)?,
             });
         }
         conformed.push(RecordBatch::try_new(Arc::clone(&schema), columns)?);
     }
     concat_batches(&schema, &conformed)
+}
+
+/// The windows that rows belong to.
+pub(super) fn window_starts(rows: &RecordBatch) -> Result<Vec<i64>, ArrowError> {
+    Ok(column(rows, WINDOW_START)?.as_primitive::<TimestampMicrosecondType>().values().to_vec())
+}
+
+/// Starts of windows, which are whole milliseconds, in microseconds.
+pub(super) fn in_micros(starts: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    match starts.data_type() {
+        DataType::Timestamp(_, Some(_)) => cast_with_options(starts, &ColumnType::Timestamp.arrow_type(), &EXACT),
+        _ => Ok(Arc::clone(starts)),
+    }
 }
 
 /// Checks that a window has one row for each value of the keys.
@@ -102,7 +119,7 @@ pub(super) fn restate(
     }
     picked.sort_by(|left, right| left.key.cmp(&right.key));
     let day = assemble(existing, recomputed, &picked)?;
-    Ok(Some(Restatement { day, windows: changed.len() as u64, rows: written_rows }))
+    Ok(Some(Restatement { rows_left: day, windows: changed.len() as u64, rows: written_rows }))
 }
 
 /// A row of the restated day: its content to sort by, the batch and row it comes from, and its revision.
@@ -187,6 +204,7 @@ fn days_of(window_starts: &ArrayRef) -> Result<Date32Array, ArrowError> {
 #[cfg(test)]
 mod tests {
     use arrow::array::{StringArray, TimestampMicrosecondArray, new_null_array};
+    use arrow::compute::cast;
     use arrow::datatypes::Date32Type;
     use spanlake_schema::model_usage::HOUR_SPEC;
 
@@ -292,7 +310,7 @@ mod tests {
         let restatement = restatement.expect("three windows changed");
         assert_eq!((restatement.windows, restatement.rows), (3, 3));
         assert_eq!(
-            lines(&restatement.day),
+            lines(&restatement.rows_left),
             owned(&[
                 (0, Some("a"), 1, 4),
                 (1, None, 9, 2),
@@ -314,7 +332,7 @@ mod tests {
     fn a_window_without_rows_vanishes() {
         let existing = stored(&[(1, None, 2, 1)]);
         let restatement = restate(&existing, &stored(&[]), &dirty(&[1])).expect("same columns").expect("a change");
-        assert_eq!((restatement.day.num_rows(), restatement.windows, restatement.rows), (0, 1, 0));
+        assert_eq!((restatement.rows_left.num_rows(), restatement.windows, restatement.rows), (0, 1, 0));
     }
 
     #[test]

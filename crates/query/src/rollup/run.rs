@@ -1,22 +1,25 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::TryStreamExt;
-use spanlake_schema::Ambient;
+use spanlake_schema::{Ambient, DEFAULT_TENANT};
 use spanlake_storage::{AddFile, Commit, CommitOutcome, ErrorKind, Segment, Snapshot, Table, TableView, segment};
 use tokio::sync::Mutex;
 
 use super::definition::Definition;
 use super::dirty::{Suspects, suspects};
 use super::inputs::{Inputs, Pinned, Reached, committed};
-use super::restate::{WINDOW_START, check_keys, conform, restate};
-use super::windows::{DirtyWindows, start_of};
+use super::restate::{WINDOW_START, check_keys, conform, in_micros, restate, window_starts};
+use super::windows::{DAY_MICROS, DirtyWindows, start_of};
 use super::{RollupStatus, RunReport};
 use crate::answer::Bounds;
+use crate::prune::time_bounds;
 use crate::{Parameters, QueryEngine, QueryError, QueryErrorKind};
 
 /// Days that one commit restates at most.
@@ -31,7 +34,21 @@ pub(super) const BOUNDS: Bounds = Bounds { timeout: Duration::from_secs(3_600), 
 /// The pause before planning anew; doubles each time, with jitter.
 const REPLAN_PAUSE: Duration = Duration::from_millis(5);
 
-/// What a day's restatement adds to a commit.
+/// Microseconds of an hour.
+const HOUR_MICROS: i64 = 3_600_000_000;
+
+/// A part of a day that is rewritten by itself.
+#[derive(Debug, Default)]
+struct Stretch {
+    /// All segments that hold rows of it.
+    segments: Vec<Arc<Segment>>,
+    /// What of it is to be computed anew.
+    ranges: Vec<Range<i64>>,
+    /// The dirty windows in those ranges.
+    starts: BTreeSet<i64>,
+}
+
+/// What the restatement of a stretch adds to a commit.
 struct Rewritten {
     removes: Vec<String>,
     adds: Vec<AddFile>,
@@ -50,6 +67,22 @@ pub(super) struct LastRun {
     pub(super) windows: Option<u64>,
     /// Why it failed.
     pub(super) error: Option<String>,
+}
+
+/// The columns that a rollup's SELECT returns.
+///
+/// # Errors
+/// What planning it gave, with file, line and column.
+pub(super) async fn output(
+    engine: &Arc<QueryEngine>,
+    source: &Arc<Table>,
+    definition: &Definition,
+) -> Result<SchemaRef, QueryError> {
+    let nothing = Snapshot { segments: Vec::new(), ..source.snapshot().as_ref().clone() };
+    let views = Arc::new(Pinned(vec![committed(source, Arc::new(nothing))]));
+    let parameters = definition.parameters(&(0..1));
+    let stream = engine.sql_over(views, DEFAULT_TENANT, &definition.select, parameters, BOUNDS).await;
+    Ok(stream.map_err(|error| definition.locate(error))?.schema())
 }
 
 /// One rollup of one tenant: its definition, its tables, and how its last run ended.
@@ -95,16 +128,6 @@ impl Job {
         outcome
     }
 
-    /// Checks that the engine can plan the SELECT and that it returns the columns of the rollup's table.
-    pub(super) async fn check(&self) -> Result<(), QueryError> {
-        let nothing = Snapshot { segments: Vec::new(), ..self.source.snapshot().as_ref().clone() };
-        let parameters = self.definition.parameters(&(0..1));
-        let views = vec![committed(&self.source, Arc::new(nothing))];
-        let stream = self.stream(views, &self.definition.select, parameters).await;
-        let stream = stream.map_err(|error| self.definition.locate(error))?;
-        self.definition.check_output(&stream.schema())
-    }
-
     /// How the rollup stands, as the store has it now.
     pub(super) async fn status(&self) -> Result<RollupStatus, QueryError> {
         let target = self.target.refresh().await?;
@@ -112,7 +135,7 @@ impl Job {
         let last = self.last.lock().clone();
         Ok(RollupStatus {
             name: self.definition.name.clone(),
-            source: self.definition.source.name.to_owned(),
+            source: self.definition.source.clone(),
             schedule: self.definition.schedule.clone(),
             source_version: target.transactions.get(&self.app_id()).copied(),
             source_latest: source.version,
@@ -151,7 +174,7 @@ impl Job {
     /// is at least as new. So no window is ever put back to an older state.
     async fn plan_and_commit(&self, report: &mut RunReport) -> Result<bool, QueryError> {
         let target = self.target.refresh().await?;
-        let inputs = Inputs::refresh(&self.source, self.corrections.as_ref()).await?;
+        let inputs = Inputs::refresh(&self.source, self.corrections.as_ref(), self.definition.fingerprint()).await?;
         report.source_version = inputs.source.version;
         let reached = Reached::by(&target, &self.app_id());
         if reached.is_beyond(&inputs) {
@@ -169,7 +192,7 @@ impl Job {
         if reached.is_all_of(&inputs) {
             return Ok(true);
         }
-        let dirty = self.dirty_windows(reached, &inputs, &target).await?;
+        let dirty = self.dirty_windows(reached.by_definition(inputs.fingerprint), &inputs, &target).await?;
         self.commit(&dirty, &inputs, target, report).await
     }
 
@@ -196,11 +219,13 @@ impl Job {
             let mut commit = Commit { operation: "MERGE", ..Commit::default() };
             let (mut windows, mut rows) = (0, 0);
             for day in chunk {
-                let Some(rewritten) = self.restate_day(inputs, &target, dirty, *day).await? else { continue };
-                commit.removes.extend(rewritten.removes);
-                commit.adds.extend(rewritten.adds);
-                windows += rewritten.windows;
-                rows += rewritten.rows;
+                for stretch in self.stretches(&target, dirty, *day) {
+                    let Some(rewritten) = self.restate(inputs, &target, stretch).await? else { continue };
+                    commit.removes.extend(rewritten.removes);
+                    commit.adds.extend(rewritten.adds);
+                    windows += rewritten.windows;
+                    rows += rewritten.rows;
+                }
             }
             if index == last {
                 (commit.transaction, commit.further_transactions) = inputs.transactions(&self.app_id(), &target);
@@ -288,47 +313,84 @@ impl Job {
         let batches = self.rows(inputs.views_at(&self.source, Arc::new(snapshot)), &statement, parameters).await?;
         let mut windows = Vec::new();
         for batch in &batches {
-            windows.extend_from_slice(batch.column(0).as_primitive::<TimestampMicrosecondType>().values());
+            let starts = in_micros(batch.column(0))?;
+            windows.extend_from_slice(starts.as_primitive::<TimestampMicrosecondType>().values());
         }
         Ok(windows)
     }
 
-    /// Computes the dirty windows of a day anew and writes the day's new segment; `None` where they come out as they are.
-    async fn restate_day(
+    /// The stretches of a day that are rewritten each by itself, those with dirty windows. Short windows are kept by the hour, so that
+    /// a run does not rewrite all of its day.
+    fn stretches(&self, target: &Snapshot, dirty: &DirtyWindows, day: i32) -> Vec<Stretch> {
+        let window = self.definition.window_micros;
+        let is_short = window < HOUR_MICROS && HOUR_MICROS % window == 0;
+        let length = if is_short { HOUR_MICROS } else { DAY_MICROS };
+        let segments: Vec<_> = target.segments.iter().filter(|segment| segment.date == Some(day)).cloned().collect();
+        let hour_of = |segment: &Segment| {
+            let (first, last) = time_bounds(segment, WINDOW_START)?;
+            // The bound that the log has for the last may lie a millisecond beyond it.
+            let (first, last) = (first.div_euclid(length), (last - 999).div_euclid(length));
+            (first == last).then_some(first)
+        };
+        let hours: Vec<Option<i64>> = segments.iter().map(|segment| hour_of(segment)).collect();
+        if hours.contains(&None) {
+            return vec![Stretch { segments, ranges: dirty.ranges(day), starts: dirty.starts(day).clone() }];
+        }
+        let mut stretches: BTreeMap<i64, Stretch> = BTreeMap::new();
+        for &start in dirty.starts(day) {
+            stretches.entry(start.div_euclid(length)).or_default().starts.insert(start);
+        }
+        for (hour, stretch) in &mut stretches {
+            let within = |range: &Range<i64>| {
+                let range = range.start.max(hour * length)..range.end.min((hour + 1) * length);
+                (!range.is_empty()).then_some(range)
+            };
+            stretch.ranges = dirty.ranges(day).iter().filter_map(within).collect();
+            let own = segments.iter().zip(&hours).filter(|(_, of)| **of == Some(*hour));
+            stretch.segments = own.map(|(segment, _)| Arc::clone(segment)).collect();
+        }
+        stretches.into_values().collect()
+    }
+
+    /// Computes the dirty windows of a stretch anew and writes its new segment; `None` where they come out as they are.
+    async fn restate(
         &self,
         inputs: &Inputs,
         target: &Snapshot,
-        dirty: &DirtyWindows,
-        day: i32,
+        stretch: Stretch,
     ) -> Result<Option<Rewritten>, QueryError> {
         let mut selected = Vec::new();
-        for range in dirty.ranges(day) {
-            let parameters = self.definition.parameters(&range);
+        for range in &stretch.ranges {
+            let parameters = self.definition.parameters(range);
             let views = inputs.views_at(&self.source, Arc::clone(&inputs.source));
             selected.extend(self.rows(views, &self.definition.select, parameters).await?);
         }
-        let old: Vec<_> = target.segments.iter().filter(|segment| segment.date == Some(day)).cloned().collect();
-        let removes = old.iter().map(|segment| segment.path.clone()).collect();
+        let removes = stretch.segments.iter().map(|segment| segment.path.clone()).collect();
         let mut existing = Vec::new();
-        if !old.is_empty() {
-            let snapshot = Arc::new(Snapshot { segments: old, ..target.clone() });
+        if !stretch.segments.is_empty() {
+            let snapshot = Arc::new(Snapshot { segments: stretch.segments, ..target.clone() });
             let statement = format!("SELECT * FROM {}", self.definition.name);
             existing = self.rows(vec![committed(&self.target, snapshot)], &statement, Parameters::None).await?;
         }
-        let (definition, starts) = (Arc::clone(&self.definition), dirty.starts(day).clone());
+        let is_by_another = Reached::by(target, &self.app_id()).definition != Some(inputs.fingerprint);
+        let (definition, mut starts, spec) = (Arc::clone(&self.definition), stretch.starts, self.target.spec());
         let compared = tokio::task::spawn_blocking(move || {
-            let recomputed = conform(definition.target, &selected)?;
+            let recomputed = conform(spec, &selected)?;
             check_keys(&recomputed, &definition.keys)?;
-            restate(&concat_batches(&definition.target.arrow_schema(), &existing)?, &recomputed, &starts)
+            let existing = concat_batches(&spec.arrow_schema(), &existing)?;
+            if is_by_another {
+                starts.extend(window_starts(&existing)?);
+            }
+            restate(&existing, &recomputed, &starts)
         });
         let compared = compared.await.map_err(|error| {
             QueryError::internal(format!("rollup {}: comparing the windows ended: {error}", self.definition.name))
         })?;
         let Some(restatement) = compared? else { return Ok(None) };
         let mut adds = Vec::new();
-        if restatement.day.num_rows() > 0 {
+        if restatement.rows_left.num_rows() > 0 {
             let name = format!("rollup-{:032x}", self.ambient.random_u128());
-            adds = segment::write(&self.target, &[restatement.day], &name).await?;
+            adds = segment::write(&self.target, &[restatement.rows_left], &name).await?;
         }
         Ok(Some(Rewritten { removes, adds, windows: restatement.windows, rows: restatement.rows }))
     }

@@ -538,7 +538,7 @@ async fn over_a_lake_committed_calls_count_and_hot_ones_wait() {
     for lake in &lakes {
         let engine =
             QueryEngine::new(Arc::clone(lake) as Arc<dyn TableSource>, world::query_options()).expect("an engine");
-        let rollups = Rollups::open(Arc::clone(lake), Arc::clone(&engine), Arc::new(System)).await;
+        let rollups = Rollups::open(Arc::clone(lake), Arc::clone(&engine), Arc::new(System), None).await;
         nodes.push((rollups.expect("the built-in rollups are right"), engine));
     }
     let rows = async |engine: &QueryEngine| {
@@ -598,17 +598,14 @@ async fn a_select_that_cannot_be_planned_is_refused_at_load() {
     ];
     for (from, to, expected) in cases {
         let definition = Definition::parse(file, &text.replace(from, to)).expect("it parses");
-        let find = |name: &str| {
-            let tables = [&process.spans, &process.target];
-            tables.into_iter().find(|table| table.spec().name == name).cloned()
-        };
-        let ambient: Arc<dyn spanlake_schema::Ambient> = world.ambient.clone();
-        let loaded = Rollups::over(vec![definition], &find, &process.engine, &ambient, DAYS_PER_COMMIT).await;
+        let loaded = process.rollups.context.job(definition).await;
         let message = loaded.expect_err("the select is wrong").message;
         assert!(message.contains(&expected), "{message}");
         assert!(message.starts_with(file), "{message}");
     }
 }
+
+mod own;
 
 /// A call at a random time, often near others, of random content.
 fn random_call(random: &mut SplitMix64) -> Call {

@@ -117,6 +117,7 @@ fn type_of(data_type: &DataType) -> Result<Value> {
         DataType::Float64 => json!("double"),
         DataType::Boolean => json!("boolean"),
         DataType::Utf8 => json!("string"),
+        DataType::Binary => json!("binary"),
         DataType::Decimal128(precision, scale) => json!(format!("decimal({precision},{scale})")),
         DataType::List(item) => {
             json!({"type": "array", "elementType": nested_type_of(item)?, "containsNull": item.is_nullable()})

@@ -305,7 +305,7 @@ pub(super) async fn refresh_tables(shared: Arc<Shared>) {
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         turns.tick().await;
-        for table in shared.tables.all().iter().flat_map(|opened| opened.tables.values()) {
+        for table in shared.tables.every() {
             if let Err(error) = table.refresh().await {
                 tracing::debug!(%error, table = %table.root(), "cannot look for commits of others");
             }

@@ -380,6 +380,15 @@ impl Lake {
         self.shared.tables.get(tenant, name)
     }
 
+    /// Opens or makes a table that is filled by commits to it alone, not through the log. Queries see it from now on.
+    ///
+    /// # Errors
+    /// As of the store; [`ErrorKind::Invalid`] where the table is there with a column of another type, or is one that the log
+    /// has rows for.
+    pub async fn add_table(&self, tenant: &str, spec: &'static TableSpec) -> Result<Arc<Table>> {
+        self.shared.tables.add(tenant, spec).await
+    }
+
     /// Writes and commits all that is hot now. Returns the committed position.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ pub(super) struct Tables {
     store: Store,
     schemas: HashMap<&'static str, SchemaRef>,
     tenants: RwLock<BTreeMap<String, Arc<TenantTables>>>,
+    /// Tables that others fill, by tenant and name: the log has no rows for them.
+    added: RwLock<BTreeMap<(String, &'static str), Arc<Table>>>,
     /// Held while a tenant's tables are made, so that requests of a new tenant make them once.
     creating: tokio::sync::Mutex<()>,
 }
@@ -70,7 +72,13 @@ fn check_tenant(tenant: &str) -> Result<()> {
 impl Tables {
     pub(super) fn new(store: Store) -> Self {
         let schemas = TABLES.iter().map(|spec| (spec.name, spec.arrow_schema())).collect();
-        Self { store, schemas, tenants: RwLock::default(), creating: tokio::sync::Mutex::default() }
+        Self {
+            store,
+            schemas,
+            tenants: RwLock::default(),
+            added: RwLock::default(),
+            creating: tokio::sync::Mutex::default(),
+        }
     }
 
     pub(super) fn has(&self, tenant: &str) -> bool {
@@ -78,18 +86,43 @@ impl Tables {
     }
 
     pub(super) fn get(&self, tenant: &str, table: &str) -> Option<Arc<Table>> {
-        self.tenants.read().get(tenant)?.tables.get(table).cloned()
+        let own = self.tenants.read().get(tenant).and_then(|opened| opened.tables.get(table).cloned());
+        own.or_else(|| {
+            let added = self.added.read();
+            added.iter().find(|((of, name), _)| of == tenant && *name == table).map(|(_, table)| Arc::clone(table))
+        })
+    }
+
+    /// Opens or makes a table that others fill. One of that name that is open already goes.
+    pub(super) async fn add(&self, tenant: &str, spec: &'static TableSpec) -> Result<Arc<Table>> {
+        check_tenant(tenant)?;
+        if TABLES.iter().any(|known| known.name == spec.name) {
+            let message = format!("table {} has rows in the log and cannot be added", spec.name);
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        let table = Arc::new(Table::open_or_create(&self.store, tenant, spec).await?);
+        self.added.write().insert((tenant.to_owned(), spec.name), Arc::clone(&table));
+        Ok(table)
     }
 
     pub(super) fn specs(&self, tenant: &str) -> Vec<&'static TableSpec> {
-        match self.tenants.read().get(tenant) {
+        let mut specs: Vec<_> = match self.tenants.read().get(tenant) {
             Some(opened) => TABLES.iter().copied().filter(|spec| opened.tables.contains_key(spec.name)).collect(),
             None => Vec::new(),
-        }
+        };
+        let added = self.added.read();
+        specs.extend(added.iter().filter(|((of, _), _)| of == tenant).map(|(_, table)| table.spec()));
+        specs
     }
 
     pub(super) fn all(&self) -> Vec<Arc<TenantTables>> {
         self.tenants.read().values().cloned().collect()
+    }
+
+    /// Every open table.
+    pub(super) fn every(&self) -> Vec<Arc<Table>> {
+        let own = self.all().into_iter().flat_map(|opened| opened.tables.values().cloned().collect::<Vec<_>>());
+        own.chain(self.added.read().values().cloned()).collect()
     }
 
     /// Opens or makes a tenant's tables. They are not in use before [`Tables::publish`].

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, ListArray, MapArray, StringArray,
-    StructArray, TimestampMicrosecondArray, new_null_array,
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, ListArray, MapArray,
+    StringArray, StructArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::concat_batches;
@@ -96,6 +96,7 @@ fn any_array(data_type: &DataType, rows: usize, null_per_mille: u64, random: &mu
     }
     match data_type {
         DataType::Utf8 => Arc::new(values!(StringArray, any_text(random))),
+        DataType::Binary => Arc::new(values!(BinaryArray, any_text(random).into_bytes())),
         DataType::Int64 => Arc::new(values!(Int64Array, any_int(random))),
         DataType::Timestamp(_, _) => Arc::new(values!(TimestampMicrosecondArray, any_int(random)).with_timezone("UTC")),
         DataType::Date32 => Arc::new(values!(Date32Array, random.below(60_000) as i32 - 30_000)),

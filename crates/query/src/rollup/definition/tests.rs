@@ -19,17 +19,27 @@ fn altered(from: &str, to: &str) -> String {
 }
 
 fn refusal(text: &str) -> String {
-    let error = Definition::parse(FILE, text).expect_err("the file is wrong");
+    let read =
+        Definition::parse(FILE, text).and_then(|definition| definition.target(&returned(&|field| vec![field.clone()])));
+    let error = read.expect_err("the file is wrong");
     assert_eq!(error.kind, QueryErrorKind::Invalid);
     error.message
+}
+
+/// The columns of the table, as a SELECT returns them, each altered.
+fn returned(alter: &dyn Fn(&Field) -> Vec<Field>) -> Schema {
+    let schema = HOUR_SPEC.arrow_schema();
+    let kept = schema.fields().iter().filter(|field| field.name() != DATE && field.name() != REVISION);
+    Schema::new(kept.flat_map(|field| alter(field.as_ref())).collect::<Vec<_>>())
 }
 
 #[test]
 fn the_built_in_rollup_is_read() {
     let definition = built_in();
     assert_eq!(definition.name, "model_usage_hour");
-    assert_eq!(definition.source.name, "spans");
-    assert_eq!(definition.target.name, "model_usage_hour");
+    assert_eq!(definition.source, "spans");
+    let target = definition.target(&returned(&|field| vec![field.clone()])).expect("the very columns of the table");
+    assert_eq!(target.comment, HOUR_SPEC.comment);
     assert_eq!(definition.schedule, "every 1m");
     assert_eq!(definition.every, Duration::from_secs(60));
     assert_eq!(definition.window_micros, 3_600_000_000);
@@ -45,11 +55,11 @@ fn every_header_mistake_names_file_and_line() {
             "1:1: name other differs from the file's name model_usage_hour",
         ),
         ("-- source: spans\n", "", "1:1: the header has no key source"),
-        ("-- source: spans", "-- source: spam", "2:1: source spam is no known table"),
+        ("-- source: spans", "-- source: model_usage_hour", "1:1: rollup model_usage_hour reads itself"),
         (
             "-- source: spans",
             "-- sauce: spans",
-            "2:1: header key \"sauce\" is none of name, source, schedule, window, keys",
+            "2:1: header key \"sauce\" is none of name, description, source, schedule, window, keys",
         ),
         ("-- source: spans", "-- source: spans\n-- source: spans", "3:1: header key source stands on line 2 too"),
         ("-- source: spans", "-- source:", "2:1: header key source has no value"),
@@ -62,7 +72,7 @@ fn every_header_mistake_names_file_and_line() {
         ("window: 1h", "window: 2d", "4:1: window \"2d\" is no duration, such as 1h, that divides a day"),
         ("provider, model,", "provider, modal,", "5:1: key \"modal\" is no key column of table model_usage_hour"),
         ("provider, model,", "provider, provider,", "5:1: key provider stands twice"),
-        ("provider, model,", "provider, revision,", "5:1: key \"revision\" is no key column of table model_usage_hour"),
+        ("provider, model,", "provider, revision,", "5:1: key \"revision\" is no key column"),
     ];
     for (from, to, expected) in cases {
         assert_eq!(refusal(&altered(from, to)), format!("{FILE}:{expected}"));
@@ -115,16 +125,12 @@ fn what_is_no_select_over_the_source_is_refused() {
 #[test]
 fn the_columns_returned_must_be_those_of_the_table() {
     let definition = built_in();
-    let fields = |alter: &dyn Fn(&Field) -> Vec<Field>| {
-        let schema = HOUR_SPEC.arrow_schema();
-        let kept = schema.fields().iter().filter(|field| field.name() != DATE && field.name() != REVISION);
-        Schema::new(kept.flat_map(|field| alter(field.as_ref())).collect::<Vec<_>>())
-    };
-    let refusal = |schema: &Schema| definition.check_output(schema).expect_err("the columns are wrong").message;
+    let fields = returned;
+    let refusal = |schema: &Schema| definition.target(schema).expect_err("the columns are wrong").message;
 
-    definition.check_output(&fields(&|field| vec![field.clone()])).expect("the very columns of the table");
+    definition.target(&fields(&|field| vec![field.clone()])).expect("the very columns of the table");
     definition
-        .check_output(&fields(&|field| match field.data_type() {
+        .target(&fields(&|field| match field.data_type() {
             DataType::Utf8 => vec![field.clone().with_data_type(DataType::Utf8View)],
             _ => vec![field.clone()],
         }))
@@ -150,6 +156,65 @@ fn the_columns_returned_must_be_those_of_the_table() {
         refusal(&float_money)
             .ends_with("the select returns column cost_usd as Float64, table model_usage_hour has Decimal128(38, 12)")
     );
+}
+
+/// Scenario: a rollup of the user's own. Guarantee: its table has the columns that the SELECT returns, in kinds that hold all of
+/// their values; what no column can hold, and what is no window, is refused with the place.
+#[test]
+fn a_rollup_of_the_users_own_gets_the_columns_of_its_select() {
+    let text = "-- name: mine\n-- source: spans\n-- schedule: every 1m\n-- window: 1h\n-- keys: model\n--\nSELECT 1 FROM spans \
+                WHERE start_time >= $window_start AND start_time < $window_end";
+    let definition = Definition::parse("mine.sql", text).expect("it is right");
+    let window = Field::new(WINDOW_START, ColumnType::Timestamp.arrow_type(), true);
+    let with = |fields: &[Field]| Schema::new(fields.to_vec());
+    let field = |name: &str, data_type: DataType| Field::new(name, data_type, true);
+    let good = [
+        (DataType::UInt64, ColumnType::Int64),
+        (DataType::Int8, ColumnType::Int64),
+        (DataType::Float32, ColumnType::Float64),
+        (DataType::Utf8View, ColumnType::Text),
+        (DataType::Decimal128(18, 12), ColumnType::UsdSum),
+        (DataType::Decimal128(38, 12), ColumnType::UsdSum),
+        (DataType::Decimal128(26, 0), ColumnType::UsdSum),
+        (DataType::BinaryView, ColumnType::Histogram),
+        (DataType::Boolean, ColumnType::Bool),
+    ];
+    for (data_type, kind) in good {
+        let schema = with(&[window.clone(), field("model", DataType::Utf8), field("x", data_type.clone())]);
+        let spec = definition.target(&schema).unwrap_or_else(|error| panic!("{data_type}: {error}"));
+        let columns: Vec<_> = spec.columns.iter().map(|column| (column.name, column.column_type)).collect();
+        let expected = [
+            (DATE, ColumnType::Date),
+            (WINDOW_START, ColumnType::Timestamp),
+            ("model", ColumnType::Text),
+            ("x", kind),
+            (REVISION, ColumnType::Int64),
+        ];
+        assert_eq!(columns, expected);
+    }
+    let refused = |fields: &[Field]| definition.target(&with(fields)).expect_err("it is wrong").message;
+    let model = field("model", DataType::Utf8);
+    for data_type in [DataType::Decimal128(38, 0), DataType::Null, DataType::Decimal128(38, 20)] {
+        let message = refused(&[window.clone(), model.clone(), field("x", data_type.clone())]);
+        assert_eq!(message, format!("mine.sql:7:1: no column can hold x, which the select returns as {data_type}"));
+    }
+    assert_eq!(refused(std::slice::from_ref(&model)), "mine.sql:7:1: the select returns no column window_start");
+    assert_eq!(refused(std::slice::from_ref(&window)), "mine.sql:5:1: key \"model\" is no key column of table mine");
+    let naive = field(WINDOW_START, DataType::Date32);
+    assert!(refused(&[naive, model.clone()]).contains("window_start is Date32 and no timestamp"));
+    assert!(refused(&[window.clone(), model.clone(), model]).contains("column model more than once"));
+}
+
+/// Guarantee: what rows depend on is in the fingerprint, and comments and blank lines are not.
+#[test]
+fn a_fingerprint_tells_selects_apart_and_not_their_comments() {
+    let fingerprint = |text: &str| Definition::parse(FILE, text).expect("it is right").fingerprint();
+    let same = altered("-- NULL is a value of every key.", "-- Something else.\n\n--");
+    assert_eq!(fingerprint(&same), built_in().fingerprint());
+    for (from, to) in [("window: 1h", "window: 30m"), ("count(*) AS requests", "count(1) AS requests")] {
+        assert_ne!(fingerprint(&altered(from, to)), built_in().fingerprint(), "{from}");
+    }
+    assert!(built_in().fingerprint() > 0);
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{Date32Type, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType};
 
+use spanlake_metrics::{Histogram, Kind};
+
 use super::calls::Call;
 use crate::rollup::windows::day_of;
 
@@ -33,6 +35,9 @@ pub(super) struct Totals {
     pub(super) duration_count: i64,
     /// The bits of the mean: the very same double.
     pub(super) duration_mean: Option<u64>,
+    /// Encoded.
+    pub(super) duration: Option<Vec<u8>>,
+    pub(super) cost_histogram: Option<Vec<u8>>,
 }
 
 /// The sum of what is known; none where nothing is.
@@ -82,7 +87,15 @@ fn totals(calls: &[&Call]) -> Totals {
         duration_sum: fitting(duration_sum),
         duration_count,
         duration_mean: duration_sum.map(|sum| (sum as f64 / duration_count as f64).to_bits()),
+        duration: histogram(Kind::INTEGER, durations().flatten().map(i128::from)),
+        cost_histogram: histogram(Kind::Decimal { scale: 12 }, calls.iter().filter_map(|call| call.cost)),
     }
+}
+
+fn histogram(kind: Kind, units: impl Iterator<Item = i128>) -> Option<Vec<u8>> {
+    let mut histogram = Histogram::new(kind);
+    units.for_each(|units| histogram.insert_units(units, 1).expect("it fits"));
+    (histogram.count() > 0).then(|| histogram.encode())
 }
 
 /// Rows of the rollup's table with their revision, or rows of its SELECT (then the revision is 0). No key may come twice.
@@ -106,6 +119,10 @@ fn read_row(batch: &RecordBatch, row: usize) -> (Key, Totals) {
         let column = batch[name].as_string::<i32>();
         column.is_valid(row).then(|| column.value(row).to_owned())
     };
+    let bytes = |name: &str| {
+        let column = batch[name].as_binary::<i32>();
+        column.is_valid(row).then(|| column.value(row).to_vec())
+    };
     let optional = |name: &str| int(&batch[name], row);
     let required = |name: &str| optional(name).unwrap_or_else(|| panic!("{name} is NULL"));
     let cost = batch["cost_usd"].as_primitive::<Decimal128Type>();
@@ -128,6 +145,8 @@ fn read_row(batch: &RecordBatch, row: usize) -> (Key, Totals) {
         duration_sum: optional("duration_ns_sum"),
         duration_count: required("duration_count"),
         duration_mean: mean.is_valid(row).then(|| mean.value(row).to_bits()),
+        duration: bytes("duration"),
+        cost_histogram: bytes("cost_histogram"),
     };
     (key, totals)
 }

@@ -10,14 +10,14 @@ use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use spanlake_schema::corrections::{self, Correction};
-use spanlake_schema::{Ambient, DEFAULT_TENANT, TableSpec, model_usage, spans};
+use spanlake_schema::{DEFAULT_TENANT, TableSpec, model_usage, spans};
 use spanlake_storage::{Commit, CommitOutcome, Store, Table, TableSource, TableView, segment};
 use spanlake_testkit::{FaultyStore, ManualAmbient};
 
 use super::calls::{Call, batch};
 use super::oracle::{self, Key, Totals};
 use crate::rollup::definition::{BUILT_IN, Definition};
-use crate::rollup::{RollupStatus, Rollups, RunReport};
+use crate::rollup::{Context, RollupStatus, Rollups, RunReport, Tables};
 use crate::{Parameters, QueryEngine, QueryError, QueryOptions};
 
 pub(super) const ROLLUP: &str = "model_usage_hour";
@@ -25,24 +25,16 @@ pub(super) const ROLLUP: &str = "model_usage_hour";
 /// Few, so that a short history makes several commits.
 pub(super) const DAYS_PER_COMMIT: usize = 3;
 
-/// The tables of a store, as they are now, without hot rows.
-#[derive(Debug)]
-struct Committed(Vec<Arc<Table>>);
-
+/// The tables of a process, as they are now, without hot rows.
 #[async_trait]
-impl TableSource for Committed {
+impl TableSource for Opened {
     fn tables(&self, _tenant: &str) -> Vec<&'static TableSpec> {
-        self.0.iter().map(|table| table.spec()).collect()
+        self.tables.lock().iter().map(|table| table.spec()).collect()
     }
 
     async fn view(&self, _tenant: &str, name: &str) -> spanlake_storage::Result<Option<TableView>> {
-        let Some(table) = self.0.iter().find(|table| table.spec().name == name) else { return Ok(None) };
-        Ok(Some(TableView {
-            table: Arc::clone(table),
-            snapshot: table.refresh().await?,
-            hot: Vec::new(),
-            spilled: Vec::new(),
-        }))
+        let Some(table) = self.find(name) else { return Ok(None) };
+        Ok(Some(TableView { snapshot: table.refresh().await?, table, hot: Vec::new(), spilled: Vec::new() }))
     }
 }
 
@@ -57,9 +49,28 @@ pub(super) fn query_options() -> QueryOptions {
     }
 }
 
+/// The tables of a process.
+#[derive(Debug)]
+struct Opened {
+    store: Store,
+    tables: parking_lot::Mutex<Vec<Arc<Table>>>,
+}
+
+#[async_trait]
+impl Tables for Opened {
+    fn find(&self, name: &str) -> Option<Arc<Table>> {
+        self.tables.lock().iter().find(|table| table.spec().name == name).cloned()
+    }
+
+    async fn add(&self, spec: &'static TableSpec) -> spanlake_storage::Result<Arc<Table>> {
+        let table = Arc::new(Table::open_or_create(&self.store, DEFAULT_TENANT, spec).await?);
+        self.tables.lock().push(Arc::clone(&table));
+        Ok(table)
+    }
+}
+
 /// One process: its own view of the tables, its own engine, its own rollups.
 pub(super) struct Process {
-    pub(super) spans: Arc<Table>,
     pub(super) target: Arc<Table>,
     pub(super) engine: Arc<QueryEngine>,
     pub(super) rollups: Arc<Rollups>,
@@ -121,19 +132,27 @@ impl World {
 
     /// A process that runs the rollup by another text of its file.
     pub(super) async fn process_with(&self, text: &str) -> Process {
+        self.process_of(&[(BUILT_IN[0].0, text)]).await
+    }
+
+    /// A process that runs rollups by their files and texts.
+    pub(super) async fn process_of(&self, files: &[(&str, &str)]) -> Process {
         let open = async |spec| {
             Arc::new(Table::open_or_create(&self.store(), DEFAULT_TENANT, spec).await.expect("the table opens"))
         };
         let (spans, target) = (open(&spans::SPEC).await, open(&model_usage::HOUR_SPEC).await);
-        let tables = vec![Arc::clone(&spans), Arc::clone(&target), open(&corrections::SPEC).await];
-        let engine = QueryEngine::new(Arc::new(Committed(tables.clone())), query_options()).expect("an engine");
-        let definition = Definition::parse(BUILT_IN[0].0, text).expect("the file is right");
-        let find = |name: &str| tables.iter().find(|table| table.spec().name == name).cloned();
-        let ambient: Arc<dyn Ambient> = Arc::clone(&self.ambient) as _;
-        let rollups = Rollups::over(vec![definition], &find, &engine, &ambient, DAYS_PER_COMMIT)
-            .await
-            .expect("the select is right");
-        Process { spans, target, engine, rollups }
+        let tables = vec![spans, Arc::clone(&target), open(&corrections::SPEC).await];
+        let opened = Arc::new(Opened { store: self.store(), tables: parking_lot::Mutex::new(tables) });
+        let engine = QueryEngine::new(Arc::clone(&opened) as _, query_options()).expect("an engine");
+        let definitions = files.iter().map(|(file, text)| Definition::parse(file, text).expect("the file is right"));
+        let context = Context {
+            tables: opened,
+            engine: Arc::clone(&engine),
+            ambient: Arc::clone(&self.ambient) as _,
+            days_per_commit: DAYS_PER_COMMIT,
+        };
+        let rollups = Rollups::over(context, definitions.collect(), None).await.expect("the select is right");
+        Process { target, engine, rollups }
     }
 
     /// Every call in the table.
