@@ -63,6 +63,28 @@ impl Buckets {
         self.add_new(index, count);
     }
 
+    /// Adds one to each bucket named: the fast way for many.
+    #[inline]
+    pub(crate) fn add_each(&mut self, mut indexes: impl Iterator<Item = i32>) {
+        // What misses the window moves it or ends it, so that it is looked up again.
+        while let Self::Window { first, populated, counts } = self {
+            let start = *first;
+            let missed = indexes.find(|&index| match counts.get_mut(index.wrapping_sub(start) as u32 as usize) {
+                Some(slot) => {
+                    *populated += usize::from(*slot == 0);
+                    *slot += 1;
+                    false
+                }
+                None => true,
+            });
+            match missed {
+                Some(index) => self.add_new(index, 1),
+                None => return,
+            }
+        }
+        indexes.for_each(|index| self.add(index, 1));
+    }
+
     #[cold]
     fn add_new(&mut self, index: i32, count: u64) {
         match self {
@@ -154,6 +176,11 @@ impl Buckets {
     /// Adds all counts of the other.
     pub(crate) fn merge(&mut self, other: &Self) {
         if other.is_empty() {
+            return;
+        }
+        // A list made anew would cost more than a few single ones.
+        if other.len() * 8 <= self.len() {
+            other.iter().for_each(|(index, count)| self.add(index, count));
             return;
         }
         if let Self::Window { first, counts, .. } = self {

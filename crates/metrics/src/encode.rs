@@ -50,36 +50,42 @@ const NEGATIVE: u8 = 1 << 7;
 impl Histogram {
     /// The histogram as bytes, about one for each populated bucket.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(64 + 2 * (self.positive.len() + self.negative.len()));
+        let mut bytes = Vec::new();
+        self.encode_into(&mut bytes);
+        bytes
+    }
+
+    /// Appends what [`Self::encode`] gives.
+    pub fn encode_into(&self, bytes: &mut Vec<u8>) {
+        bytes.reserve(64 + 2 * (self.positive.len() + self.negative.len()));
         bytes.extend([LAYOUT, self.flags()]);
-        put_signed(&mut bytes, i128::from(self.scale));
+        put_signed(bytes, i128::from(self.scale));
         if let Kind::Decimal { scale } = self.kind() {
             bytes.push(scale);
         }
-        put_varint(&mut bytes, u128::from(self.zero_count));
+        put_varint(bytes, u128::from(self.zero_count));
         if self.non_finite_count > 0 {
-            put_varint(&mut bytes, u128::from(self.non_finite_count));
+            put_varint(bytes, u128::from(self.non_finite_count));
         }
         for number in [self.zero_threshold, self.conversion_error] {
             if number > 0.0 {
                 bytes.extend(number.to_le_bytes());
             }
         }
-        put_buckets(&mut bytes, &self.positive);
+        put_buckets(bytes, &self.positive);
         if !self.negative.is_empty() {
-            put_buckets(&mut bytes, &self.negative);
+            put_buckets(bytes, &self.negative);
         }
         if self.count > 0 {
             match &self.totals {
                 Totals::Decimal(totals) => {
-                    put_wide(&mut bytes, &totals.sum);
-                    put_signed(&mut bytes, totals.min);
-                    put_signed(&mut bytes, totals.max);
+                    put_wide(bytes, &totals.sum);
+                    put_signed(bytes, totals.min);
+                    put_signed(bytes, totals.max);
                 }
-                Totals::Double(totals) => put_double_totals(&mut bytes, totals),
+                Totals::Double(totals) => put_double_totals(bytes, totals),
             }
         }
-        bytes
     }
 
     fn flags(&self) -> u8 {

@@ -123,13 +123,22 @@ impl Histogram {
         totals.sum.add_i128(sum);
         totals.min = totals.min.min(i128::from(min));
         totals.max = totals.max.max(i128::from(max));
-        let shift = MAX_SCALE - self.scale;
-        for &units in all_units {
-            if decimal_scale == 0 && units > 0 {
-                self.positive.add(index_of_u64(units as u64) >> shift, 1);
-            } else {
-                self.add_at(place_of_units(i128::from(units), decimal_scale), 1);
-            }
+        if min < 0 {
+            all_units.iter().for_each(|&units| self.add_at(place_of_units(i128::from(units), decimal_scale), 1));
+            return Ok(());
+        }
+        let (shift, power) = (MAX_SCALE - self.scale, POWERS_OF_TEN[usize::from(decimal_scale)]);
+        let exact = |units: &i64| index_of_u64(*units as u64) >> shift;
+        let nearest = |units: &i64| index_of_f64(*units as f64 / power) >> shift;
+        let positive = || all_units.iter().filter(|units| **units > 0);
+        match (min > 0, decimal_scale == 0) {
+            (true, true) => self.positive.add_each(all_units.iter().map(exact)),
+            (true, false) => self.positive.add_each(all_units.iter().map(nearest)),
+            (false, true) => self.positive.add_each(positive().map(exact)),
+            (false, false) => self.positive.add_each(positive().map(nearest)),
+        }
+        if min == 0 {
+            self.zero_count += count - positive().count() as u64;
         }
         Ok(())
     }

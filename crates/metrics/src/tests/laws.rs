@@ -70,12 +70,16 @@ proptest! {
         each.merge(&of_doubles(&doubles)).expect("few values");
         each.downscale(scale).expect("a scale that exists");
         prop_assert_eq!(all, each);
-        for decimal_scale in [0, 12] {
+        let magnitudes: Vec<i64> = integers.iter().map(|integer| integer & i64::MAX).collect();
+        for (decimal_scale, integers) in [(0, &integers), (0, &magnitudes), (12, &integers), (12, &magnitudes)] {
             let mut all = of_units(decimal_scale, &[1]);
             let mut each = all.clone();
             all.downscale(scale).expect("a scale that exists");
-            all.insert_all_units(&integers).expect("few values");
-            integers.iter().for_each(|&units| each.insert_units(i128::from(units), 1).expect("few values"));
+            // Twice, as the second time most buckets are there.
+            for _ in 0..2 {
+                all.insert_all_units(integers).expect("few values");
+                integers.iter().for_each(|&units| each.insert_units(i128::from(units), 1).expect("few values"));
+            }
             each.downscale(scale).expect("a scale that exists");
             prop_assert_eq!(all, each);
         }
