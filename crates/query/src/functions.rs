@@ -12,17 +12,27 @@ use datafusion::common::Result;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
-    ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    AggregateUDF, ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature,
 };
 
-use crate::QueryError;
+use crate::{QueryError, histogram};
 
 /// Most bytes that one call, for one batch of rows, may make.
-const RESULT_LIMIT_BYTES: i128 = 64 * 1024 * 1024;
+pub(crate) const RESULT_LIMIT_BYTES: i128 = 64 * 1024 * 1024;
+
+/// All aggregates.
+pub(crate) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
+    let mut functions = SessionStateDefaults::default_aggregate_functions();
+    functions.extend(histogram::aggregate_functions());
+    functions
+}
 
 /// All scalar functions, the growing ones bounded.
 pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    SessionStateDefaults::default_scalar_functions()
+    let mut functions = SessionStateDefaults::default_scalar_functions();
+    functions.extend(histogram::scalar_functions());
+    functions
         .into_iter()
         .map(|function| match Growth::of(function.name()) {
             Some(growth) => Arc::new(ScalarUDF::new_from_impl(Bounded { function, growth })),

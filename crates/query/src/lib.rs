@@ -40,6 +40,7 @@ mod error;
 pub mod format;
 mod functions;
 mod guard;
+mod histogram;
 mod parameters;
 mod pool;
 mod prune;

@@ -26,7 +26,7 @@ use tokio::sync::OnceCell;
 use crate::contents::FilledView;
 use crate::cooperation::CooperativeJoins;
 use crate::corrected::CorrectedTable;
-use crate::functions::scalar_functions;
+use crate::functions::{aggregate_functions, scalar_functions};
 use crate::pool::QueryPool;
 use crate::table::ViewTable;
 use crate::views::{View, Views};
@@ -85,7 +85,7 @@ pub(crate) fn base_state(options: &QueryOptions, env: Arc<RuntimeEnv>) -> Sessio
         .with_expr_planners(SessionStateDefaults::default_expr_planners())
         .with_scalar_functions(scalar_functions())
         .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
-        .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+        .with_aggregate_functions(aggregate_functions())
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .with_table_function_list(SessionStateDefaults::default_table_functions())
         .with_physical_optimizer_rule(Arc::new(CooperativeJoins))
