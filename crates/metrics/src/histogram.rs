@@ -127,14 +127,18 @@ impl Histogram {
             all_units.iter().for_each(|&units| self.add_at(place_of_units(i128::from(units), decimal_scale), 1));
             return Ok(());
         }
-        let shift = MAX_SCALE - self.scale;
-        self.zero_count += all_units.iter().map(|&units| u64::from(units == 0)).sum::<u64>();
-        let positive = all_units.iter().filter(|units| **units > 0);
-        if decimal_scale == 0 {
-            self.positive.add_each(positive.map(|&units| index_of_u64(units as u64) >> shift));
-        } else {
-            let power = POWERS_OF_TEN[usize::from(decimal_scale)];
-            self.positive.add_each(positive.map(|&units| index_of_f64(units as f64 / power) >> shift));
+        let (shift, power) = (MAX_SCALE - self.scale, POWERS_OF_TEN[usize::from(decimal_scale)]);
+        let exact = |units: &i64| index_of_u64(*units as u64) >> shift;
+        let nearest = |units: &i64| index_of_f64(*units as f64 / power) >> shift;
+        let positive = || all_units.iter().filter(|units| **units > 0);
+        match (min > 0, decimal_scale == 0) {
+            (true, true) => self.positive.add_each(all_units.iter().map(exact)),
+            (true, false) => self.positive.add_each(all_units.iter().map(nearest)),
+            (false, true) => self.positive.add_each(positive().map(exact)),
+            (false, false) => self.positive.add_each(positive().map(nearest)),
+        }
+        if min == 0 {
+            self.zero_count += count - positive().count() as u64;
         }
         Ok(())
     }

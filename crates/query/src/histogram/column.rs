@@ -78,6 +78,8 @@ impl Writer {
     }
 
     pub(super) fn finish(mut self) -> BinaryArray {
+        // The column counts with all that is set aside for it.
+        self.bytes.shrink_to_fit();
         let ends = OffsetBuffer::new(ScalarBuffer::from(self.ends));
         BinaryArray::new(ends, self.bytes.into(), self.present.finish())
     }

@@ -62,6 +62,16 @@ impl HistogramGroups {
     }
 }
 
+#[cfg(test)]
+impl HistogramGroups {
+    /// Bytes of the histograms that are there.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let there = self.groups.histograms.iter().flatten().map(|histogram| histogram.memory_bytes()).sum::<usize>();
+        assert_eq!(there, self.groups.heap_bytes, "every change of a histogram's size is counted");
+        there
+    }
+}
+
 impl GroupsAccumulator for HistogramGroups {
     fn update_batch(
         &mut self,

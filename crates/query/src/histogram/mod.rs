@@ -17,6 +17,9 @@ mod questions;
 mod single;
 mod values;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Display;
 use std::sync::Arc;
 
