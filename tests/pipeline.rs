@@ -43,6 +43,8 @@ mod refusals;
 mod renormalise;
 #[path = "pipeline/retries.rs"]
 mod retries;
+#[path = "pipeline/rollups.rs"]
+mod rollups;
 #[path = "pipeline/score.rs"]
 mod score;
 #[path = "pipeline/scored.rs"]

@@ -197,7 +197,7 @@ fn earlier(seed: u64, hours: u64) -> Traffic {
     traffic(seed).starting_at(spanlake_schema::System.now_unix_nano() - (hours + 1) * HOUR_NS)
 }
 
-async fn wait_until_committed(server: &ServerProcess) {
+pub(crate) async fn wait_until_committed(server: &ServerProcess) {
     let table = crate::visibility::spans_table(server.options());
     let spans = count_spans(server).await;
     crate::visibility::committed_with_constant_count(server, &table, spans).await;

@@ -326,7 +326,7 @@ pub static KEYS: &[Key] = &[
         placeholder: "DIR",
         default: "none",
         example: "/etc/spanlake/sql",
-        help: "a directory with views of your own, DIR/views/NAME.sql, which queries see beside the tables",
+        help: "a directory with views of your own, DIR/views/NAME.sql, and rollups, DIR/rollups/NAME.sql, which queries see beside the tables",
         is_list: false,
         read: |settings, text| set(&mut settings.sql_dir, non_empty(text).map(PathBuf::from)),
     },

@@ -215,14 +215,31 @@ impl Table {
         let root = Path::from_iter([tenant, spec.name]);
         let log = Log::new(store.object_store(), root.clone());
         let Some(state) = log.load().await? else { return Ok(None) };
-        Ok(Some(Self {
+        Ok(Some(Self::at(store, (root, log), spec, state)))
+    }
+
+    /// Opens an existing table for reading that is none of the product's own: a rollup of the user's. `None` where there is none,
+    /// or one whose columns are not such as a rollup can have.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where the table asks for what this version does not support.
+    pub async fn open_any(store: &Store, tenant: &str, name: &str) -> Result<Option<Self>> {
+        let root = Path::from_iter([tenant, name]);
+        let log = Log::new(store.object_store(), root.clone());
+        let Some(state) = log.load().await? else { return Ok(None) };
+        let spec = schema::spec_of(name, &state.metadata);
+        Ok(spec.map(|spec| Self::at(store, (root, log), spec, state)))
+    }
+
+    fn at(store: &Store, (root, log): (Path, Log), spec: &'static TableSpec, state: State) -> Self {
+        Self {
             store: store.clone(),
             root,
             spec,
             log,
             snapshot: RwLock::new(Arc::clone(&state.snapshot)),
             state: tokio::sync::Mutex::new(Current { state, verified_ms: now_ms(store) }),
-        }))
+        }
     }
 
     /// The table's columns.

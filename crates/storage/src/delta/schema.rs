@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use arrow::datatypes::{DataType, Field};
 use serde_json::{Value, json};
-use spanlake_schema::{DATE, TableSpec};
+use spanlake_schema::{ColumnType, DATE, TableSpec};
 
 use super::action::{Format, Metadata};
 use crate::error::{Error, ErrorKind, Result};
@@ -59,6 +59,37 @@ pub(super) fn evolved(table: &str, spec: &TableSpec, metadata: &Metadata) -> Res
         return Err(refused(format!("requires column {}, which this version does not write", field["name"])));
     }
     Ok(changed.then(|| Metadata { schema_string: schema.to_string(), ..metadata.clone() }))
+}
+
+/// A table as its metadata describe it; `None` where it has columns of other kinds than those of rollups, or is not kept by day.
+pub(super) fn spec_of(name: &str, metadata: &Metadata) -> Option<&'static TableSpec> {
+    let schema: Value = serde_json::from_str(&metadata.schema_string).ok()?;
+    let mut columns = Vec::new();
+    for field in schema["fields"].as_array()? {
+        let column_type = match (&field["type"], field["type"]["elementType"].as_str()) {
+            (Value::String(simple), _) => match simple.as_str() {
+                "date" => ColumnType::Date,
+                "timestamp" => ColumnType::Timestamp,
+                "long" => ColumnType::Int64,
+                "double" => ColumnType::Float64,
+                "boolean" => ColumnType::Bool,
+                "string" => ColumnType::Text,
+                "binary" => ColumnType::Histogram,
+                "decimal(38,12)" => ColumnType::UsdSum,
+                _ => return None,
+            },
+            (_, Some("string")) => ColumnType::TextList,
+            (_, Some("long")) => ColumnType::Int64List,
+            (_, Some("double")) => ColumnType::Float64List,
+            _ => return None,
+        };
+        let comment = field["metadata"]["comment"].as_str().unwrap_or_default().to_owned();
+        columns.push((field["name"].as_str()?.to_owned(), column_type, field["nullable"] != false, comment));
+    }
+    if metadata.partition_columns != [DATE] || columns.first().is_none_or(|(name, ..)| name != DATE) {
+        return None;
+    }
+    Some(TableSpec::of_columns(name, metadata.description.as_deref().unwrap_or_default(), columns))
 }
 
 /// The columns that may be NULL.
