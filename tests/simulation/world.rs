@@ -19,7 +19,7 @@ use prost::Message;
 use spanlake_ingest::{ContentEncoding, ContentType, Decoder, Ingest, IngestOptions, Request};
 use spanlake_schema::{Ambient, DEFAULT_TENANT, spans};
 use spanlake_storage::invariants::commit_goes_on;
-use spanlake_storage::{Lake, LakeOptions, ReadOnlyLake, Store, TableSource, TableView};
+use spanlake_storage::{Lake, LakeOptions, PromotionList, ReadOnlyLake, Store, TableSource, TableView};
 use spanlake_testkit::{
     Fault, FaultyStore, NOON_UNIX_NANO, Operation, SplitMix64, Traffic, spans_of, stored_as_promised,
 };
@@ -156,6 +156,7 @@ impl World {
             ambient: Arc::clone(&self.ambient) as Arc<dyn Ambient>,
             retry_window: Duration::from_secs(900),
             retry_limit_bytes: 1 << 20,
+            promote: PromotionList::default(),
         }
     }
 

@@ -23,6 +23,7 @@ mod lineage;
 mod merge;
 mod meter;
 mod open;
+mod promote;
 mod read_only;
 mod retries;
 mod spill;
@@ -52,7 +53,7 @@ use tokio::task::JoinSet;
 
 use crate::invariants::{self, is_undivided};
 use crate::wal::{Log, frame_bytes};
-use crate::{Error, ErrorKind, Lineage, Position, Result, Snapshot, Store, Table};
+use crate::{Error, ErrorKind, Lineage, Position, PromotionList, Result, Snapshot, Store, Table};
 use budget::{Budget, Reservation};
 use hot::HotStore;
 use retries::{Claim, Claimed, Retries};
@@ -86,6 +87,8 @@ pub struct LakeOptions {
     pub retry_window: Duration,
     /// Bytes of memory for remembered requests, beyond which the oldest are forgotten.
     pub retry_limit_bytes: u64,
+    /// Attributes that become columns of their own.
+    pub promote: PromotionList,
     /// Clock and randomness.
     pub ambient: Arc<dyn Ambient>,
 }

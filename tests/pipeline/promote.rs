@@ -1,0 +1,159 @@
+//! Attributes on the user's list as columns of `spans`.
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use spanlake_testkit::{NOON_UNIX_NANO, ServerOptions, ServerProcess, double, int, text, texts, wait_until};
+
+use crate::{export, server};
+
+/// Spans with the given numbers and attributes, of one resource.
+fn spans(resource: Vec<KeyValue>, spans: Vec<(u8, Vec<KeyValue>)>) -> ExportTraceServiceRequest {
+    let span = |(number, attributes): (u8, Vec<KeyValue>)| Span {
+        trace_id: vec![number; 16],
+        span_id: vec![number; 8],
+        name: format!("span {number:02}"),
+        start_time_unix_nano: NOON_UNIX_NANO + u64::from(number),
+        end_time_unix_nano: NOON_UNIX_NANO + 1_000_000,
+        attributes,
+        ..Span::default()
+    };
+    let scope_spans = vec![ScopeSpans { spans: spans.into_iter().map(span).collect(), ..ScopeSpans::default() }];
+    let resource = Some(Resource { attributes: resource, ..Resource::default() });
+    ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }],
+    }
+}
+
+/// Keys of the configuration, whatever they were before.
+fn set(options: ServerOptions, keys: &[(&str, &str)]) -> ServerOptions {
+    options.envs(keys.iter().map(|(key, value)| (format!("SPANLAKE_{key}"), (*value).to_owned())))
+}
+
+async fn send(server: &ServerProcess, request: &ExportTraceServiceRequest) {
+    export(server, request).await;
+}
+
+/// A column of all spans, in order, as text; a dash for NULL.
+async fn column(server: &ServerProcess, expression: &str) -> String {
+    let sql = format!("SELECT coalesce(CAST({expression} AS VARCHAR), '-') AS value FROM spans ORDER BY name");
+    let rows = server.sql(&sql).await;
+    rows.iter().map(|row| row["value"].as_str().expect("text").to_owned()).collect::<Vec<_>>().join(" ")
+}
+
+/// Names and types of the columns of `spans` behind its own.
+async fn promoted(server: &ServerProcess) -> String {
+    let sql = "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'spans' AND ordinal_position >= \
+               (SELECT ordinal_position FROM information_schema.columns WHERE table_name = 'spans' AND column_name = 'received_time')";
+    let rows = server.sql(sql).await;
+    let shown = rows.iter().skip(1).map(|row| format!("{} {}", row["column_name"], row["data_type"]).replace('"', ""));
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+async fn metric(server: &ServerProcess, series: &str) -> Option<f64> {
+    let page = server.http().get("/metrics").await.text();
+    page.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+}
+
+/// Waits until all that was sent is committed.
+async fn committed(server: &ServerProcess) {
+    wait_until("all to be committed", async || {
+        let position = metric(server, "spanlake_wal_position ").await;
+        (position.is_some() && position == metric(server, "spanlake_wal_committed_position ").await).then_some(())
+    })
+    .await;
+}
+
+/// Scenario: spans with customers' attributes are stored before anyone asked for columns; then a list names one attribute and a
+/// pattern; more spans come, on spans and on resources, in types of all kinds.
+/// Guarantee: from the first commit with a value on the columns are there, in the type of that value, and right: for spans of
+/// before, hot ones, committed ones, after a kill. A value of another type is NULL there, counted, and still in the map. What the
+/// list no longer names stays right.
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_on_the_list_are_columns_for_all_spans() {
+    let running = server().start().await;
+    let old = vec![
+        (1, vec![text("customer.tier", "gold"), int("customer.tag.seats", 1)]),
+        (2, vec![text("other", "x")]),
+        (3, vec![int("customer.tier", 3), double("customer.tag.rate", 0.25)]),
+    ];
+    send(&running, &spans(vec![text("customer.tag.region", "eu")], old)).await;
+    let options = running.stop().await;
+    let list = "customer.tier,reg:customer[.]tag[.][a-z]+";
+    let options = set(options, &[("PROMOTE", list), ("FLUSH_INTERVAL", "20ms")]);
+    let running = options.start().await;
+    assert_eq!(promoted(&running).await, "", "no value has come yet");
+    let new = vec![
+        (4, vec![text("customer.tier", "tin"), int("customer.tag.seats", 4), double("customer.tag.rate", 1.5)]),
+        (5, vec![text("customer.tag.region", "us"), int("customer.tag.rate", 2), int("customer.tag.No", 1)]),
+        (6, vec![texts("customer.tag.list", &["a"]), text("customer.tag.seats", "six"), text("customer.tier", "")]),
+    ];
+    send(&running, &spans(vec![text("customer.tag.region", "eu")], new)).await;
+    committed(&running).await;
+
+    let columns = "customer_tag_rate Float64, customer_tag_region Utf8, customer_tag_seats Int64, customer_tier Utf8";
+    let sorted = |told: String| {
+        let mut told: Vec<&str> = told.split(", ").collect();
+        told.sort_unstable();
+        told.join(", ")
+    };
+    assert_eq!(sorted(promoted(&running).await), columns);
+    let expected = [
+        ("customer_tier", "gold - - tin - "),
+        ("attributes['customer.tier']", "gold - 3 tin - "),
+        ("customer_tag_seats", "1 - - 4 - -"),
+        ("attributes['customer.tag.seats']", "1 - - 4 - six"),
+        ("customer_tag_rate", "- - 0.25 1.5 2.0 -"),
+        ("customer_tag_region", "eu eu eu eu us eu"),
+    ];
+    let check = async |server: &ServerProcess, when: &str, more: [&str; 6]| {
+        for ((expression, values), more) in expected.iter().zip(more) {
+            assert_eq!(column(server, expression).await, format!("{values}{more}"), "{expression} {when}");
+        }
+    };
+    check(&running, "committed", [""; 6]).await;
+    let conflicts = "spanlake_promotion_conflicts_total{column=\"customer_tag_seats\"}";
+    assert_eq!(metric(&running, conflicts).await, Some(1.0));
+    assert_eq!(metric(&running, "spanlake_promotion_skipped_values_total{reason=\"type\"}").await, Some(1.0));
+
+    let options = set(running.stop().await, &[("FLUSH_INTERVAL", "1h")]);
+    let running = options.start().await;
+    let hot = vec![(7, vec![text("customer.tier", "gold"), int("customer.tag.seats", 7), int("customer.tag.new", 7)])];
+    send(&running, &spans(Vec::new(), hot)).await;
+    let more = [" gold", " gold", " 7", " 7", " -", " -"];
+    check(&running, "hot", more).await;
+    let gold = "SELECT count(*) FROM spans WHERE customer_tier = 'gold' AND coalesce(customer_tag_seats, 0) <> 4";
+    assert_eq!(running.sql_int(gold).await, 2);
+    let options = running.sigkill().await;
+    let running = options.start().await;
+    check(&running, "replayed", more).await;
+    let options = set(running.stop().await, &[("PROMOTE", "")]);
+    let running = options.start().await;
+    assert_eq!(sorted(promoted(&running).await), format!("customer_tag_new Int64, {columns}"));
+    check(&running, "in three files", more).await;
+    assert_eq!(running.sql_int(gold).await, 2);
+    let last = vec![(8, vec![text("customer.tier", "last"), text("customer.tag.later", "no")])];
+    send(&running, &spans(Vec::new(), last)).await;
+    let running = running.restart().await;
+    check(&running, "at last", [" gold last", " gold last", " 7 -", " 7 -", " - -", " - -"]).await;
+    assert_eq!(sorted(promoted(&running).await), format!("customer_tag_new Int64, {columns}"));
+}
+
+/// Scenario: lists that cannot be: patterns that are none, names twice, of columns that are there.
+/// Guarantee: the server does not start; the exit code is that of a wrong configuration; each entry is named with what is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_list_is_refused_before_anything_starts() {
+    let options = server();
+    for (list, problem) in [
+        ("reg:a(b", "--promote: `reg:a(b` is no pattern: unclosed group"),
+        ("customer.tier,customer.tier", "--promote: `customer.tier` stands there twice"),
+        ("gen_ai.request.model", "--promote: `gen_ai.request.model` stands in the column request_model already"),
+        ("a,,b", "--promote: `` is no name of an attribute"),
+    ] {
+        let output = options.run(&["serve", "--promote", list]).await;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(problem), "{told}");
+    }
+}
