@@ -157,3 +157,48 @@ async fn a_wrong_list_is_refused_before_anything_starts() {
         assert!(told.contains(problem), "{told}");
     }
 }
+
+async fn attributes(server: &ServerProcess, more: &[&str]) -> String {
+    let url = format!("http://{}", server.addresses().http);
+    let output = server.options().run(&[&["attributes", "--server", &url], more].concat()).await;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    told
+}
+
+/// Scenario: a user looks for attributes that deserve a column, promotes one, and writes a view over it.
+/// Guarantee: each attribute is one line with its place, types, spans, bytes and distinct values, the largest first, within the
+/// range of time that was asked for; promoted ones tell their column and what does not fit; the user's view holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_deserves_a_column_is_shown() {
+    let running = set(server(), &[("PROMOTE", "customer.tier")]).start().await;
+    let rows = vec![
+        (1, vec![text("customer.tier", "gold"), text("note", "x".repeat(100))]),
+        (2, vec![text("customer.tier", "tin"), int("seats", 5), double("rate", 0.5)]),
+        (3, vec![int("customer.tier", 7), int("rate", 1)]),
+    ];
+    send(&running, &spans(vec![text("region", "eu")], rows)).await;
+    let running = running.restart().await;
+    let told = attributes(&running, &[]).await;
+    let lines: Vec<Vec<&str>> = told.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["ATTRIBUTE", "OF", "COLUMN", "TYPES", "SPANS", "BYTES", "DISTINCT", "EXAMPLE"]);
+    assert_eq!(lines[1][..7], ["note", "span", "-", "string", "1", "104B", "1"]);
+    let tier = "customer.tier span customer_tier (1 of another type) int, string 3 47B 3 7";
+    assert_eq!(lines[2].join(" "), tier);
+    assert_eq!(lines[3].join(" "), "region resource - string 3 24B 1 eu");
+    assert_eq!(lines[4].join(" "), "rate span - double, int 2 12B 2 0.5");
+    assert_eq!(lines[5].join(" "), "seats span - int 1 6B 1 5");
+    assert_eq!(lines.len(), 6);
+    assert_eq!(attributes(&running, &["--limit", "1"]).await.lines().count(), 2);
+    assert_eq!(attributes(&running, &["--to", "2000-01-01"]).await, "no attributes\n");
+    assert_eq!(attributes(&running, &["--from", "2000-01-01", "--to", "2200-01-01"]).await, told);
+
+    let options = running.stop().await;
+    let views = options.home().join("views");
+    std::fs::create_dir_all(&views).expect("a directory");
+    let view = "-- name: tiers\n-- description: how many spans each tier has\nSELECT customer_tier, count(*) AS spans FROM spans GROUP BY 1";
+    std::fs::write(views.join("tiers.sql"), view).expect("a view");
+    let home = options.home().to_str().expect("text").to_owned();
+    let running = set(options, &[("SQL_DIR", &home)]).start().await;
+    assert_eq!(running.sql_int("SELECT spans FROM tiers WHERE customer_tier = 'gold'").await, 1);
+}

@@ -16,11 +16,12 @@ use datafusion::logical_expr::{
 };
 
 use crate::QueryError;
+use crate::attributes::attribute_entries;
 
 /// Most bytes that one call, for one batch of rows, may make.
 const RESULT_LIMIT_BYTES: i128 = 64 * 1024 * 1024;
 
-/// All scalar functions, the growing ones bounded.
+/// All scalar functions, the growing ones bounded, and the product's own.
 pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     SessionStateDefaults::default_scalar_functions()
         .into_iter()
@@ -28,6 +29,7 @@ pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
             Some(growth) => Arc::new(ScalarUDF::new_from_impl(Bounded { function, growth })),
             None => function,
         })
+        .chain([Arc::new(attribute_entries())])
         .collect()
 }
 

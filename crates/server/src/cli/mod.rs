@@ -3,6 +3,7 @@
 //! Exit codes: 0 all is well; 1 something failed; 2 wrong usage or configuration; 3 no server answers; 130 and 143 a second
 //! SIGINT or SIGTERM ended a server at once.
 
+mod attributes;
 mod policy;
 mod prices;
 mod renormalise;
@@ -81,6 +82,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         Some(("demo", matches)) => serve(matches, Some(demo_options(matches)?)),
         Some(("policy", matches)) => policy::run(matches),
         Some(("prices", matches)) => prices::run(matches),
+        Some(("attributes", matches)) => runtime()?.block_on(attributes::run(matches)),
         Some(("sql", matches)) => runtime()?.block_on(sql::run(matches)),
         Some(("renormalise", matches)) => runtime()?.block_on(renormalise::run(matches)),
         Some(("reprice", matches)) => runtime()?.block_on(reprice::run(matches)),
@@ -184,6 +186,7 @@ pub fn command() -> Command {
         )
         .subcommand(sql::command())
         .subcommand(rollup::command())
+        .subcommand(attributes::command())
         .subcommand(policy::command())
         .subcommand(prices::command())
         .subcommand(renormalise::command())
