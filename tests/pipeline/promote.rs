@@ -6,6 +6,9 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use spanlake_testkit::{NOON_UNIX_NANO, ServerOptions, ServerProcess, double, int, text, texts, wait_until};
 
+use crate::delta_files::DeltaFiles;
+use crate::verify::verify_server;
+use crate::visibility::spans_table;
 use crate::{export, server};
 
 /// Spans with the given numbers and attributes, of one resource.
@@ -201,4 +204,88 @@ async fn what_deserves_a_column_is_shown() {
     let home = options.home().to_str().expect("text").to_owned();
     let running = set(options, &[("SQL_DIR", &home)]).start().await;
     assert_eq!(running.sql_int("SELECT spans FROM tiers WHERE customer_tier = 'gold'").await, 1);
+}
+
+async fn promote(server: &ServerProcess, more: &[&str]) -> String {
+    let url = format!("http://{}", server.addresses().http);
+    let output = server.options().run(&[&["promote", "--backfill", "--server", &url], more].concat()).await;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    told
+}
+
+/// A column of the table's files as they lie on the disk, read by who knows nothing of the product; files without it say so.
+fn on_disk(server: &ServerProcess, column: &str) -> Vec<String> {
+    let table = DeltaFiles::read(&spans_table(server.options()));
+    let mut values: Vec<String> = table.texts(column);
+    values.sort_unstable();
+    values
+}
+
+/// Scenario: files of two days from before the list, in several commits, with an attribute that never comes again; a backfill of
+/// the first day, in a dry run first, then of all while requests come in, then once more; a kill.
+/// Guarantee: SQL shows the same before and after; a dry run changes nothing; a second run has nothing to do; then the columns
+/// are in every file, for any reader; the ledger adds up, and no span is lost or told twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_of_before_get_their_columns() {
+    let mut running = server().start().await;
+    for number in 1..=6_u8 {
+        let attributes =
+            vec![text("customer.tier", format!("tier {}", number % 3)), int("customer.seats", i64::from(number))];
+        let mut request = spans(vec![text("region", "eu")], vec![(number, attributes)]);
+        if number > 4 {
+            // Of the day before.
+            let span = &mut request.resource_spans[0].scope_spans[0].spans[0];
+            span.start_time_unix_nano -= 86_400_000_000_000;
+            span.end_time_unix_nano -= 86_400_000_000_000;
+        }
+        send(&running, &request).await;
+        running = running.restart().await;
+    }
+    let options =
+        set(running.stop().await, &[("PROMOTE", "customer.tier,reg:cust.*seats"), ("FLUSH_INTERVAL", "20ms")]);
+    let running = options.start().await;
+    send(&running, &spans(Vec::new(), vec![(7, vec![text("customer.tier", "new")])])).await;
+    committed(&running).await;
+    let tiers = column(&running, "customer_tier").await;
+    assert_eq!(tiers, "tier 1 tier 2 tier 0 tier 1 tier 2 tier 0 new");
+    assert_eq!(
+        on_disk(&running, "customer_tier"),
+        ["(no column)"; 6].iter().copied().chain(["new"]).collect::<Vec<_>>()
+    );
+
+    let until = ["--to", "2026-01-15"];
+    let would = promote(&running, &[&until[..], &["--dry-run"]].concat()).await;
+    let column_line = "column customer_seats (int) of attribute customer.seats";
+    assert!(would.starts_with(&format!("{column_line} would be made\n2 files with 2 spans, ")), "{would}");
+    assert!(would.ends_with("would be written again; nothing was\n"), "{would}");
+    assert_eq!(promoted(&running).await, "customer_tier Utf8");
+    let did = promote(&running, &until).await;
+    assert!(did.starts_with(&format!("{column_line} was made\n2 files with 2 spans, ")), "{did}");
+    assert_eq!(on_disk(&running, "customer_tier").iter().filter(|text| *text == "(no column)").count(), 4);
+    assert_eq!(column(&running, "customer_seats").await, "1 2 3 4 5 6 -");
+
+    let more = async {
+        for number in 8..=12_u8 {
+            send(&running, &spans(Vec::new(), vec![(number, vec![text("customer.tier", "new")])])).await;
+        }
+    };
+    let (did, ()) = tokio::join!(promote(&running, &[]), more);
+    assert!(did.starts_with("5 files with 5 spans, "), "{did}");
+    committed(&running).await;
+    assert_eq!(promote(&running, &[]).await, "0 files with 0 spans, 0B, written again\n");
+    let check = async |running: &ServerProcess| {
+        assert_eq!(column(running, "customer_tier").await, format!("{tiers}{}", " new".repeat(5)));
+        assert_eq!(column(running, "attributes['customer.tier']").await, format!("{tiers}{}", " new".repeat(5)));
+        assert_eq!(column(running, "customer_seats").await, format!("1 2 3 4 5 6{}", " -".repeat(6)));
+    };
+    check(&running).await;
+    let held = on_disk(&running, "customer_tier");
+    assert_eq!(held[..6], ["new"; 6]);
+    assert_eq!(held[6..], ["tier 0", "tier 0", "tier 1", "tier 1", "tier 2", "tier 2"]);
+    let (is_clean, report) = verify_server(&running).await;
+    assert!(is_clean, "{report}");
+    let options = running.sigkill().await;
+    let running = options.start().await;
+    check(&running).await;
 }

@@ -82,8 +82,8 @@ pub mod wal;
 pub use delta::{AddFile, AppTransaction, Commit, CommitOutcome, Lineage, Segment, Snapshot, Table};
 pub use error::{Error, ErrorKind, Result};
 pub use lake::{
-    Capture, Decode, Entry, Frame, Lake, LakeOptions, LakeStats, ReadOnlyLake, Receipt, SpilledSegment, TableSource,
-    TableView,
+    Backfill, Capture, Decode, Entry, Frame, Lake, LakeOptions, LakeStats, ReadOnlyLake, Receipt, SpilledSegment,
+    TableSource, TableView,
 };
 pub use promotion::{PromotionList, PromotionStats};
 pub use store::Store;

@@ -5,9 +5,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Unreachable;
-use super::report::{aligned, report_of};
+use super::report::{aligned, report_of, rounded};
 use super::sql::server_argument;
-use crate::config::{ConfigError, format_bytes};
+use crate::config::ConfigError;
 use crate::verify_http::parse_time;
 
 /// The view, whose SELECT is asked over the attributes of a range of time.
@@ -119,12 +119,6 @@ fn render(rows: &[Row]) -> String {
     });
     let lines: Vec<[String; 8]> = std::iter::once(header).chain(shown).collect();
     if rows.is_empty() { "no attributes\n".to_owned() } else { aligned(&lines) }
-}
-
-/// Bytes in the largest whole unit of which there are ten at least.
-fn rounded(bytes: u64) -> String {
-    let shift = [30, 20, 10].into_iter().find(|shift| bytes >> shift >= 10).unwrap_or(0);
-    format_bytes(bytes >> shift << shift)
 }
 
 #[cfg(test)]

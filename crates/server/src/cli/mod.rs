@@ -6,6 +6,7 @@
 mod attributes;
 mod policy;
 mod prices;
+mod promote;
 mod renormalise;
 mod report;
 mod reprice;
@@ -85,6 +86,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         Some(("attributes", matches)) => runtime()?.block_on(attributes::run(matches)),
         Some(("sql", matches)) => runtime()?.block_on(sql::run(matches)),
         Some(("renormalise", matches)) => runtime()?.block_on(renormalise::run(matches)),
+        Some(("promote", matches)) => runtime()?.block_on(promote::run(matches)),
         Some(("reprice", matches)) => runtime()?.block_on(reprice::run(matches)),
         Some(("verify", matches)) => runtime()?.block_on(verify::run(matches)),
         Some(("rollup", matches)) => runtime()?.block_on(rollup::run(matches)),
@@ -189,6 +191,7 @@ pub fn command() -> Command {
         .subcommand(attributes::command())
         .subcommand(policy::command())
         .subcommand(prices::command())
+        .subcommand(promote::command())
         .subcommand(renormalise::command())
         .subcommand(reprice::command())
         .subcommand(verify::command())

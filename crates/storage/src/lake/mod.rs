@@ -13,6 +13,7 @@
 //! Each table commits its own position. Rows beyond a table's position are in the log, so that a start (open.rs) makes them
 //! hot again, table by table.
 
+mod backfill;
 mod budget;
 mod capture;
 mod ending;
@@ -33,6 +34,7 @@ mod tables;
 mod tests;
 mod writer;
 
+pub use backfill::Backfill;
 pub use capture::Capture;
 pub use read_only::ReadOnlyLake;
 pub use spill::SpilledSegment;
@@ -190,6 +192,8 @@ struct Shared {
     spill_wanted: Notify,
     /// Rows that were on their way into a file are in it, or have stayed in memory.
     spill_ended: Notify,
+    /// Held while segments are written again.
+    backfilling: tokio::sync::Mutex<()>,
 }
 
 /// What has been committed, for those who wait for it.

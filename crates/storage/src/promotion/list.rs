@@ -80,6 +80,11 @@ impl PromotionList {
     pub fn wants(&self, attribute: &str) -> bool {
         self.names.contains(attribute) || self.patterns.iter().any(|pattern| pattern.is_match(attribute))
     }
+
+    /// Whether no other attributes can be wanted than those for which the test holds.
+    pub(crate) fn is_covered_by(&self, has: impl Fn(&str) -> bool) -> bool {
+        self.patterns.is_empty() && self.names.iter().all(|name| has(name))
+    }
 }
 
 /// A pattern that has to fit the whole name.

@@ -190,4 +190,23 @@ impl Survey {
         }
         stats
     }
+
+    /// Takes in what other rows have, which were looked through later and against the same columns.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.stats.add(&other.stats);
+        for surveyed in &other.attributes {
+            let known = self.attributes.iter_mut().find(|one| one.column.attribute == surveyed.column.attribute);
+            let Some(known) = known else {
+                self.attributes.push(surveyed.clone());
+                continue;
+            };
+            known.texts += surveyed.texts;
+            known.ints += surveyed.ints;
+            known.inexact += surveyed.inexact;
+            known.doubles += surveyed.doubles;
+            known.bools += surveyed.bools;
+            known.others += surveyed.others;
+        }
+        self.widen();
+    }
 }

@@ -2,18 +2,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Date32Array, MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder,
+    Array, ArrayRef, AsArray, Date32Array, MapBuilder, MapFieldNames, RecordBatch, RecordBatchReader, StringArray,
+    StringBuilder,
 };
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Float64Type, Int64Type};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::bloom_filter::Sbbf;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
+use parquet::file::properties::WriterProperties;
 use proptest::prelude::*;
 use spanlake_schema::promotion::{COLUMNS_MAX, PromotedColumn, column_name};
 use spanlake_schema::{Column, ColumnType, TableSpec};
 use spanlake_testkit::SplitMix64;
 
 use super::*;
-use crate::segment;
+use crate::segment::{self, SegmentFile};
 
 const TAGGED: TableSpec = TableSpec {
     name: "tagged",
@@ -25,8 +31,8 @@ const TAGGED: TableSpec = TableSpec {
         Column::optional("resource_attributes", ColumnType::TextMap, "map"),
         Column::optional("resource_attribute_types", ColumnType::Text, "types"),
     ],
-    statistics: &[],
-    bloom_filters: &[],
+    statistics: &["attribute_types"],
+    bloom_filters: &["attribute_types"],
     sums: &[],
     attributes: &[("attributes", "attribute_types"), ("resource_attributes", "resource_attribute_types")],
 };
@@ -245,6 +251,84 @@ proptest! {
     }
 }
 
+fn read_back(bytes: Bytes) -> RecordBatch {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap();
+    let schema = reader.schema();
+    let batches: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
+    concat_batches(&schema, &batches).unwrap()
+}
+
+/// A file of small row groups and pages as other programs write it, which say of it what only they understand.
+fn foreign(batches: &[RecordBatch]) -> Bytes {
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(7))
+        .set_data_page_row_count_limit(3)
+        .set_write_batch_size(1)
+        .set_bloom_filter_enabled(true)
+        .build();
+    let own: Vec<usize> = (1..batches[0].num_columns()).collect();
+    let schema = Arc::new(batches[0].schema().project(&own).unwrap());
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).unwrap();
+    batches.iter().for_each(|batch| writer.write(&batch.project(&own).unwrap()).unwrap());
+    writer.into_inner().unwrap().into()
+}
+
+/// What the footer says of the columns of a file's own, beside where they lie.
+fn described(bytes: &Bytes) -> Vec<String> {
+    let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);
+    let metadata = reader.parse_and_finish(bytes).unwrap();
+    let mut described = Vec::new();
+    for (number, group) in metadata.row_groups().iter().enumerate() {
+        for (place, column) in group.columns().iter().enumerate().take(6) {
+            let bloom = Sbbf::read_from_column_chunk(column, bytes).unwrap();
+            let pages = metadata.offset_index().map(|index| {
+                let pages = &index[number][place].page_locations;
+                pages.iter().map(|page| (page.first_row_index, page.compressed_page_size)).collect::<Vec<_>>()
+            });
+            let index = metadata.column_index().map(|index| &index[number][place]);
+            described.push(format!(
+                "{:?} {} {:?} {:?} {bloom:?} {pages:?} {index:?}",
+                column.column_path(),
+                column.compressed_size(),
+                column.statistics(),
+                column.compression_codec()
+            ));
+        }
+    }
+    described
+}
+
+proptest! {
+    #[test]
+    fn a_segment_gets_its_columns_later_as_if_it_had_been_written_with_them(seed: u64, count in 1_usize..40) {
+        let mut random = SplitMix64::new(seed);
+        let (rows, columns) = (any_rows(count, &mut random), any_promoted(&mut random));
+        let batches = [batch(&rows), batch(&rows[..1])];
+        let wanted = segment::encode_with(&TAGGED, &columns, &batches).unwrap();
+        // One that lacks them, one that has others, some of them under the same names, and one of another writer.
+        let before = any_promoted(&mut random);
+        let older = [segment::encode(&TAGGED, &batches).unwrap(), segment::encode_with(&TAGGED, &before, &batches).unwrap()];
+        let files = older.iter().map(|older| (older.to_bytes(), Some(&older.stats))).chain([(foreign(&batches), None)]);
+        for (number, (file, stats)) in files.enumerate() {
+            let opened = SegmentFile::open(&TAGGED, file.clone()).unwrap();
+            prop_assert_eq!(opened.rows(), count + 1);
+            let shape = Shape { spec: &TAGGED, promoted: &columns };
+            let rewritten = opened.promoted(shape, stats).unwrap();
+            prop_assert_eq!(described(&rewritten.to_bytes()), described(&file));
+            let (found, expected) = (read_back(rewritten.to_bytes()), read_back(wanted.to_bytes()));
+            for (field, array) in expected.schema().fields().iter().zip(expected.columns()) {
+                let same = found.column_by_name(field.name()).unwrap();
+                prop_assert_eq!(format!("{same:?}"), format!("{array:?}"), "{} of file {}", field.name(), number);
+            }
+            if number == 0 {
+                prop_assert_eq!(&rewritten.stats, &wanted.stats);
+            }
+            let kept = before.iter().filter(|other| number == 1 && columns.iter().all(|one| one.name != other.name));
+            prop_assert_eq!(found.num_columns(), expected.num_columns() + kept.count());
+        }
+    }
+}
+
 #[test]
 fn a_new_column_has_the_type_of_the_first_value_and_of_numbers_the_wider() {
     let rows = [
@@ -304,4 +388,16 @@ fn columns_are_bounded_and_what_finds_no_room_is_counted() {
     let columns: Vec<PromotedColumn> = present.into_iter().chain(lacking).collect();
     let stats = survey.stats(&columns);
     assert_eq!((stats.untyped, stats.beyond_limit, stats.conflicts.len()), (names.len() as u64, 30, 0));
+}
+
+#[test]
+fn what_was_surveyed_in_parts_adds_up() {
+    let list = list(&["reg:.*"]);
+    let first = [span(&[("rate", sent("i", "1")), ("tier", sent("s", "gold"))])];
+    let second = [span(&[("rate", sent("d", "0.5")), ("tier", sent("b", "true")), ("new", sent("s", "x"))])];
+    let mut merged = survey(&list, &[], &first);
+    merged.merge(&survey(&list, &[], &second));
+    let together = survey(&list, &[], &[first, second].concat());
+    assert_eq!(merged.lacking(), together.lacking());
+    assert_eq!(merged.stats(&together.lacking()), together.stats(&together.lacking()));
 }

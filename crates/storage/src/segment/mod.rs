@@ -6,6 +6,7 @@
 mod encoder;
 mod fold;
 mod properties;
+mod rewrite;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,8 @@ use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart};
 use spanlake_schema::promotion::PromotedColumn;
 use spanlake_schema::{DATE, TableSpec};
+
+pub(crate) use rewrite::SegmentFile;
 
 use crate::delta::format_date;
 use crate::error::{Error, ErrorKind, store_error};

@@ -21,6 +21,7 @@ mod file;
 mod leaves;
 mod page;
 mod values;
+pub(in crate::segment) mod widen;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
