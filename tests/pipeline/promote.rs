@@ -214,6 +214,13 @@ async fn promote(server: &ServerProcess, more: &[&str]) -> String {
     told
 }
 
+async fn run_rollup(server: &ServerProcess) -> String {
+    let control = format!("http://{}", server.addresses().control);
+    let output = server.options().run(&["rollup", "--control", &control, "run", "model_usage_hour"]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// A column of the table's files as they lie on the disk, read by who knows nothing of the product; files without it say so.
 fn on_disk(server: &ServerProcess, column: &str) -> Vec<String> {
     let table = DeltaFiles::read(&spans_table(server.options()));
@@ -225,7 +232,7 @@ fn on_disk(server: &ServerProcess, column: &str) -> Vec<String> {
 /// Scenario: files of two days from before the list, in several commits, with an attribute that never comes again; a backfill of
 /// the first day, in a dry run first, then of all while requests come in, then once more; a kill.
 /// Guarantee: SQL shows the same before and after; a dry run changes nothing; a second run has nothing to do; then the columns
-/// are in every file, for any reader; the ledger adds up, and no span is lost or told twice.
+/// are in every file, for any reader; rollups find nothing changed, the ledger adds up, and no span is lost or told twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn spans_of_before_get_their_columns() {
     let mut running = server().start().await;
@@ -260,10 +267,13 @@ async fn spans_of_before_get_their_columns() {
     assert!(would.starts_with(&format!("{column_line} would be made\n2 files with 2 spans, ")), "{would}");
     assert!(would.ends_with("would be written again; nothing was\n"), "{would}");
     assert_eq!(promoted(&running).await, "customer_tier Utf8");
+    run_rollup(&running).await;
     let did = promote(&running, &until).await;
     assert!(did.starts_with(&format!("{column_line} was made\n2 files with 2 spans, ")), "{did}");
     assert_eq!(on_disk(&running, "customer_tier").iter().filter(|text| *text == "(no column)").count(), 4);
     assert_eq!(column(&running, "customer_seats").await, "1 2 3 4 5 6 -");
+    let rolled = run_rollup(&running).await;
+    assert!(rolled.starts_with("model_usage_hour: 0 windows, 0 rows"), "no row has changed: {rolled}");
 
     let more = async {
         for number in 8..=12_u8 {
