@@ -26,7 +26,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use spanlake_ingest::{ContentEncoding, ContentType, Decoder, Ingest, IngestOptions, Request, Signal};
 use spanlake_schema::{System, TABLES, spans};
-use spanlake_storage::{Lake, LakeOptions, Store, TableSource, segment};
+use spanlake_storage::{Lake, LakeOptions, PromotionList, Store, TableSource, segment};
 use spanlake_testkit::{Traffic, spans_of};
 
 const REQUESTS: usize = 128;
@@ -438,6 +438,7 @@ fn options(folder: &std::path::Path) -> LakeOptions {
         commit_timeout: Duration::from_secs(60),
         retry_window: Duration::from_secs(900),
         retry_limit_bytes: 16 << 20,
+        promote: PromotionList::default(),
         ambient: Arc::new(System),
     }
 }

@@ -24,7 +24,7 @@ use spanlake_ingest::Decoder;
 use spanlake_query::rollup::Rollups;
 use spanlake_query::{Parameters, QueryEngine, QueryOptions};
 use spanlake_schema::{DEFAULT_TENANT, System, spans};
-use spanlake_storage::{Commit, Lake, LakeOptions, Store, TableSource, segment};
+use spanlake_storage::{Commit, Lake, LakeOptions, PromotionList, Store, TableSource, segment};
 use spanlake_testkit::Traffic;
 
 const HOURS: u64 = 7 * 24;
@@ -62,6 +62,7 @@ impl World {
             retry_window: Duration::from_secs(900),
             retry_limit_bytes: 16 << 20,
             ambient: Arc::new(System),
+            promote: PromotionList::default(),
         };
         let lake = Lake::open(options, Arc::new(Decoder::default())).await.expect("a lake");
         let options = QueryOptions {

@@ -35,6 +35,8 @@ mod messages;
 mod object_store;
 #[path = "pipeline/policy.rs"]
 mod policy;
+#[path = "pipeline/promote.rs"]
+mod promote;
 #[path = "pipeline/protocol.rs"]
 mod protocol;
 #[path = "pipeline/refusals.rs"]

@@ -8,6 +8,8 @@
 
 #[path = "simulation/disk.rs"]
 mod disk;
+#[path = "simulation/promoted.rs"]
+mod promoted;
 #[path = "simulation/world.rs"]
 mod world;
 

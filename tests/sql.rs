@@ -24,7 +24,7 @@ use prost::Message;
 use spanlake_ingest::{ContentEncoding, ContentType, Decoder, Ingest, IngestOptions, Request, Signal};
 use spanlake_query::{Parameters, QueryEngine, QueryError, QueryOptions};
 use spanlake_schema::DEFAULT_TENANT;
-use spanlake_storage::{Lake, LakeOptions, Store};
+use spanlake_storage::{Lake, LakeOptions, PromotionList, Store};
 use spanlake_testkit::ManualAmbient;
 use sqllogictest::{DB, DBOutput, DefaultColumnType, Runner, default_normalizer, default_validator};
 use tokio::runtime::Runtime;
@@ -53,6 +53,7 @@ async fn fill([committed, hot]: Bodies) -> FilledLake {
         commit_timeout: Duration::from_secs(60),
         retry_window: Duration::from_secs(900),
         retry_limit_bytes: 16 << 20,
+        promote: PromotionList::default(),
         ambient: ambient.clone(),
     };
     let lake = Lake::open(options, Arc::new(Decoder::default())).await.expect("a lake");

@@ -64,6 +64,25 @@ impl DeltaFiles {
         self.files.values().sum()
     }
 
+    /// The texts of a column in all files; of one that lacks the column it says so.
+    pub(crate) fn texts(&self, column: &str) -> Vec<String> {
+        let mut texts = Vec::new();
+        for name in self.files.keys() {
+            let file = std::fs::File::open(self.root.join(percent_decode(name))).expect("a data file");
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet").build().expect("a reader");
+            for batch in reader {
+                let batch = batch.expect("rows");
+                match batch.column_by_name(column) {
+                    Some(found) => {
+                        texts.extend(found.as_string::<i32>().iter().map(|text| text.unwrap_or("-").to_owned()))
+                    }
+                    None => texts.push("(no column)".to_owned()),
+                }
+            }
+        }
+        texts
+    }
+
     /// Rows that the Parquet files hold, and the sum of an integer column over them.
     pub(crate) fn rows_and_sum(&self, column: &str) -> (u64, i64) {
         let (mut rows, mut sum) = (0, 0);

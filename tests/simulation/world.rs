@@ -26,6 +26,7 @@ use spanlake_testkit::{
 use tempfile::TempDir;
 
 use crate::disk::SimulatedDisk;
+use crate::promoted;
 
 const PROCESSES: usize = 2;
 const TABLE: &str = spans::SPEC.name;
@@ -156,6 +157,7 @@ impl World {
             ambient: Arc::clone(&self.ambient) as Arc<dyn Ambient>,
             retry_window: Duration::from_secs(900),
             retry_limit_bytes: 1 << 20,
+            promote: promoted::list(process),
         }
     }
 
@@ -384,10 +386,14 @@ impl World {
         ids
     }
 
-    /// A segment's span ids, read past all faults.
+    /// An object, read past all faults.
+    pub(crate) async fn bytes(&self, path: &Path) -> Bytes {
+        self.objects.inner().get(path).await.expect("a segment").bytes().await.expect("its bytes")
+    }
+
+    /// A segment's span ids.
     async fn read(&self, path: &Path) -> Vec<RecordBatch> {
-        let bytes = self.objects.inner().get(path).await.expect("a segment").bytes().await.expect("its bytes");
-        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).expect("a Parquet file");
+        let builder = ParquetRecordBatchReaderBuilder::try_new(self.bytes(path).await).expect("a Parquet file");
         let mask = ProjectionMask::columns(builder.parquet_schema(), ["span_id"]);
         let reader = builder.with_projection(mask).build().expect("a reader");
         reader.collect::<Result<_, _>>().expect("rows")
@@ -438,6 +444,7 @@ impl World {
         let at_rest = ReadOnlyLake::open(self.store(0)).await.expect("a store");
         let view = at_rest.view(DEFAULT_TENANT, TABLE).await.expect("a view").expect("a table");
         self.check(&self.ids(&view).await, |_| true, "at rest");
+        self.check_promoted(&view).await;
         self.check_transactions().await;
     }
 

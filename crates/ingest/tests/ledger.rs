@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use spanlake_ingest::{ContentEncoding, ContentType, Decoder, Ingest, IngestOptions, RejectionKind, Request, Signal};
 use spanlake_schema::{DEFAULT_TENANT, ledger, spans};
-use spanlake_storage::{Lake, LakeOptions, Store, TableSource};
+use spanlake_storage::{Lake, LakeOptions, PromotionList, Store, TableSource};
 use spanlake_testkit::{ManualAmbient, NOON_UNIX_NANO, Traffic, spans_of, wait_until};
 
 /// By minute of arrival and service.
@@ -31,6 +31,7 @@ async fn open(dir: &Path, ambient: &Arc<ManualAmbient>) -> (Arc<Lake>, Ingest) {
         commit_timeout: Duration::from_secs(60),
         retry_window: Duration::from_secs(900),
         retry_limit_bytes: 1 << 20,
+        promote: PromotionList::default(),
         ambient: Arc::clone(ambient) as _,
     };
     let lake = Lake::open(options, Arc::new(Decoder::default())).await.unwrap();

@@ -87,7 +87,7 @@ impl QueryEngine {
         views: Views,
     ) -> Result<Arc<Self>, QueryError> {
         let engine = Self::unchecked(source, options, views)?;
-        check_views(engine.runtime()?, &engine.base, &engine.views)?;
+        check_views(engine.runtime()?, &engine.base, &engine.source, &engine.views)?;
         Ok(Arc::new(engine))
     }
 
@@ -269,11 +269,17 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Plans every view over empty tables. It computes and waits for nothing, but deep plans need the stack of a query thread.
-fn check_views(runtime: &Runtime, base: &Arc<SessionState>, views: &Arc<Views>) -> Result<(), QueryError> {
-    let (state, views) = (empty_state(base, views), Arc::clone(views));
+/// Plans every view over empty tables. It computes next to nothing, but deep plans need the stack of a query thread.
+fn check_views(
+    runtime: &Runtime,
+    base: &Arc<SessionState>,
+    source: &Arc<dyn TableSource>,
+    views: &Arc<Views>,
+) -> Result<(), QueryError> {
+    let (base, source, views) = (Arc::clone(base), Arc::clone(source), Arc::clone(views));
     let (sender, answer) = std::sync::mpsc::sync_channel(1);
     runtime.spawn(async move {
+        let state = empty_state(&base, &source, &views).await;
         let checked = async {
             for view in views.iter() {
                 let plan = state.statement_to_plan(view.statement.clone()).await;

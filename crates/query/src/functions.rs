@@ -16,6 +16,7 @@ use datafusion::logical_expr::{
     Signature,
 };
 
+use crate::attributes::attribute_entries;
 use crate::{QueryError, histogram};
 
 /// Most bytes that one call, for one batch of rows, may make.
@@ -28,7 +29,7 @@ pub(crate) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
     functions
 }
 
-/// All scalar functions, the growing ones bounded.
+/// All scalar functions, the growing ones bounded, and the product's own.
 pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     let mut functions = SessionStateDefaults::default_scalar_functions();
     functions.extend(histogram::scalar_functions());
@@ -38,6 +39,7 @@ pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
             Some(growth) => Arc::new(ScalarUDF::new_from_impl(Bounded { function, growth })),
             None => function,
         })
+        .chain([Arc::new(attribute_entries())])
         .collect()
 }
 

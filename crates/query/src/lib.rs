@@ -32,6 +32,7 @@
 //! ```
 
 mod answer;
+mod attributes;
 mod contents;
 mod cooperation;
 mod corrected;

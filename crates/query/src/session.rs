@@ -19,10 +19,11 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use object_store::ObjectStore;
 use parking_lot::RwLock;
-use spanlake_schema::{TABLES, TableSpec, corrections, messages, spans};
+use spanlake_schema::{DEFAULT_TENANT, TABLES, TableSpec, corrections, messages, spans};
 use spanlake_storage::TableSource;
 use tokio::sync::OnceCell;
 
+use crate::attributes::{PROMOTED_COLUMNS, promoted_columns};
 use crate::contents::FilledView;
 use crate::cooperation::CooperativeJoins;
 use crate::corrected::CorrectedTable;
@@ -99,18 +100,31 @@ pub(crate) fn statement_state(
     tenant: &str,
     views: &Arc<Views>,
 ) -> SessionState {
-    let tables: HashMap<_, _> =
-        source.tables(tenant).into_iter().map(|spec| (spec.name, Captured { spec, view: OnceCell::new() })).collect();
+    let mut specs = source.tables(tenant);
+    if specs.iter().any(|spec| spec.name == spans::SPEC.name) {
+        specs.push(&PROMOTED_COLUMNS);
+    }
+    let tables = specs.into_iter().map(|spec| (spec.name, Captured { spec, view: OnceCell::new() })).collect();
     state_over(base, Some((source, tenant.to_owned())), tables, views)
 }
 
-/// A state in which every table there is stands empty: for checking what is not to be run.
-pub(crate) fn empty_state(base: &Arc<SessionState>, views: &Arc<Views>) -> SessionState {
+/// A state in which every table there is stands empty, `spans` with the columns that it has in a source: for checking what is not
+/// to be run.
+pub(crate) async fn empty_state(
+    base: &Arc<SessionState>,
+    source: &Arc<dyn TableSource>,
+    views: &Arc<Views>,
+) -> SessionState {
+    // Where the source cannot be read now, a view that names a promoted column is refused like one that names nothing.
+    let spans = source.view(DEFAULT_TENANT, spans::SPEC.name).await.ok().flatten();
+    let spans =
+        spans.filter(|view| view.table.spec().name == spans::SPEC.name).map(|view| ViewTable::new(view).schema());
     let empty = |spec: &'static TableSpec| {
-        let table: Arc<dyn TableProvider> = Arc::new(EmptyTable::new(spec.arrow_schema()));
+        let columns = spans.clone().filter(|_| spec.name == spans::SPEC.name).unwrap_or_else(|| spec.arrow_schema());
+        let table: Arc<dyn TableProvider> = Arc::new(EmptyTable::new(columns));
         (spec.name, Captured { spec, view: OnceCell::new_with(Some(Some(table))) })
     };
-    state_over(base, None, TABLES.iter().copied().map(empty).collect(), views)
+    state_over(base, None, TABLES.iter().copied().chain([&PROMOTED_COLUMNS]).map(empty).collect(), views)
 }
 
 fn state_over(
@@ -228,6 +242,10 @@ impl Captures {
         let Some(captured) = self.tables.get(name) else { return Ok(None) };
         let capture = || async {
             let Some((source, tenant)) = &self.source else { return Ok(None) };
+            if captured.spec.name == PROMOTED_COLUMNS.name {
+                let spans = source.view(tenant, spans::SPEC.name).await.map_err(QueryError::from)?;
+                return spans.map(|spans| promoted_columns(&spans.snapshot.promoted)).transpose();
+            }
             let view = source.view(tenant, captured.spec.name).await.map_err(QueryError::from)?;
             let Some(view) = view else { return Ok(None) };
             if view.table.spec().name != spans::SPEC.name {

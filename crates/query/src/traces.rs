@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
-use spanlake_schema::{TableSpec, corrections};
+use spanlake_schema::{TableSpec, corrections, spans};
 use spanlake_storage::{TableSource, TableView};
 
 use crate::answer::Bounds;
@@ -101,7 +101,7 @@ impl QueryEngine {
         self.sql_over(source, tenant, &statement, Parameters::None, BOUNDS).await
     }
 
-    /// Spans that started in a half-open range of time, microseconds since 1970-01-01, as they were written: all columns, and no
+    /// Spans that started in a half-open range of time, microseconds since 1970-01-01, as they were written: all of the table's own columns, and no
     /// corrections. In the order of their arrival.
     ///
     /// # Errors
@@ -111,10 +111,13 @@ impl QueryEngine {
         tenant: &str,
         started: std::ops::Range<i64>,
     ) -> Result<SendableRecordBatchStream, QueryError> {
+        let columns: Vec<&str> = spans::SPEC.columns.iter().map(|column| column.name).collect();
         let statement = format!(
-            "SELECT * FROM spans WHERE start_time >= to_timestamp_micros({}) AND start_time < to_timestamp_micros({}) \
+            "SELECT {} FROM spans WHERE start_time >= to_timestamp_micros({}) AND start_time < to_timestamp_micros({}) \
              ORDER BY received_time",
-            started.start, started.end
+            columns.join(", "),
+            started.start,
+            started.end
         );
         let source: Arc<dyn TableSource> = Arc::new(Uncorrected(Arc::clone(self.source())));
         self.sql_over(source, tenant, &statement, Parameters::None, BOUNDS).await

@@ -11,6 +11,7 @@ use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use spanlake_schema::{TABLES, messages};
 
+use crate::attributes::PROMOTED_COLUMNS;
 use crate::contents::CONTENT;
 use crate::sql_file::{self, Header, error_at};
 use crate::{QueryError, guard};
@@ -30,6 +31,8 @@ macro_rules! built_in {
 /// The views that come with the product: file and text.
 const BUILT_IN: &[(&str, &str)] = built_in![
     "agents",
+    "attribute_values",
+    "attributes",
     "client_operation_duration",
     "client_token_usage",
     "completeness",
@@ -71,7 +74,7 @@ impl View {
     fn parse(file: &str, text: &str) -> Result<Self, QueryError> {
         let header = Header::parse(file, text, HEADER_KEYS)?;
         let name = header.plain_name()?;
-        if TABLES.iter().any(|spec| spec.name == name.value) {
+        if is_table(&name.value) {
             return Err(header.error(name, format!("name {} is that of a table", name.value)));
         }
         let (name, description) = (name.value.clone(), header.required("description")?.value.clone());
@@ -105,6 +108,10 @@ impl View {
     pub(crate) fn error(&self, message: &str) -> QueryError {
         error_at(&self.file, self.select_line, 1, message)
     }
+}
+
+fn is_table(name: &str) -> bool {
+    TABLES.iter().any(|spec| spec.name == name) || name == PROMOTED_COLUMNS.name
 }
 
 fn located(file: &str, select_line: usize, error: QueryError) -> QueryError {
@@ -184,7 +191,7 @@ impl Views {
             }
             if self.views.contains_key(read) {
                 tables.append(&mut self.tables_of(read, path)?);
-            } else if TABLES.iter().any(|spec| spec.name == read) {
+            } else if is_table(read) {
                 tables.insert(read.clone());
             } else {
                 return Err(view.error(&format!("there is no table and no view {read}")));

@@ -191,6 +191,9 @@ pub struct TableSpec {
     /// Columns of 64-bit integers that add up. Where there are any, rows that are equal in all other columns may be made
     /// one at any time, so that readers have to take sums.
     pub sums: &'static [&'static str],
+    /// Maps of attributes, each with the column of their types, from which columns may be promoted: what a row has in the first
+    /// of them holds. Where there are none, nothing is promoted.
+    pub attributes: &'static [(&'static str, &'static str)],
 }
 
 impl TableSpec {
@@ -218,6 +221,7 @@ impl TableSpec {
             statistics: Box::leak(statistics.into_boxed_slice()),
             bloom_filters: &[],
             sums: &[],
+            attributes: &[],
         }))
     }
 

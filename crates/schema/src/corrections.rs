@@ -23,6 +23,7 @@ pub const SPEC: TableSpec = TableSpec {
     statistics: &["trace_id", "start_time", "received_time", "recorded_time"],
     bloom_filters: &["trace_id"],
     sums: &[],
+    attributes: &[],
 };
 
 /// Columns that say which row of `spans` is corrected. They have the values that they have there.

@@ -40,6 +40,7 @@ pub const SPEC: TableSpec = TableSpec {
         "undecodable_requests",
         "undecodable_bytes",
     ],
+    attributes: &[],
 };
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ pub mod logs;
 pub mod messages;
 pub mod metric_points;
 pub mod model_usage;
+pub mod promotion;
 pub mod spans;
 pub mod types;
 

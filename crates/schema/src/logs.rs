@@ -11,6 +11,7 @@ pub const SPEC: TableSpec = TableSpec {
     statistics: &["trace_id", "time", "severity_number", "event_name", "service_name", "received_time"],
     bloom_filters: &["trace_id"],
     sums: &[],
+    attributes: &[],
 };
 
 const COLUMNS: &[Column] = &[

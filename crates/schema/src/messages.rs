@@ -58,6 +58,7 @@ pub const PARTS_SPEC: TableSpec = TableSpec {
     statistics: &["trace_id", "time", "service_name", "received_time"],
     bloom_filters: &["trace_id"],
     sums: &[],
+    attributes: &[],
 };
 
 /// The table `message_contents`: parts of [`INLINE_BYTES_MAX`] bytes and more, by hash.
@@ -73,4 +74,5 @@ pub const CONTENTS_SPEC: TableSpec = TableSpec {
     statistics: &["content_hash", "received_time"],
     bloom_filters: &["content_hash"],
     sums: &[],
+    attributes: &[],
 };

@@ -13,6 +13,7 @@ pub const SPEC: TableSpec = TableSpec {
     statistics: &["time", "name", "kind", "service_name", "received_time"],
     bloom_filters: &["series_id"],
     sums: &[],
+    attributes: &[],
 };
 
 const COLUMNS: &[Column] = &[

@@ -50,4 +50,5 @@ pub const HOUR_SPEC: TableSpec = TableSpec {
     statistics: &["window_start"],
     bloom_filters: &[],
     sums: &[],
+    attributes: &[],
 };

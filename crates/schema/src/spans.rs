@@ -24,6 +24,7 @@ pub const SPEC: TableSpec = TableSpec {
     ],
     bloom_filters: &["trace_id"],
     sums: &[],
+    attributes: &[("attributes", "attribute_types"), ("resource_attributes", "resource_attribute_types")],
 };
 
 const COLUMNS: &[Column] = &[

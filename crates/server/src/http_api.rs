@@ -16,7 +16,7 @@ use crate::config::resident_bytes;
 use crate::gate::Gate;
 use crate::metrics_text::{self, Figures};
 use crate::sql_http::{self, ApiError, STATEMENT_BYTES_MAX};
-use crate::{renormalise, reprice, verify_http};
+use crate::{promote, renormalise, reprice, verify_http};
 
 /// Statements being received at once, in bytes.
 const STATEMENTS_BYTES_MAX: usize = 64 * STATEMENT_BYTES_MAX;
@@ -64,6 +64,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/api/v1/sql", get(sql_http::get).post(sql_http::post).fallback(any(wrong_method)))
         .route("/api/v1/verify", get(verify_http::get))
         .route("/api/v1/renormalise", post(renormalise::post))
+        .route("/api/v1/promote", post(promote::post))
         .route("/api/v1/reprice", post(reprice::post))
         .fallback(not_found)
         .with_state(api)

@@ -35,6 +35,7 @@ mod metrics_text;
 mod otlp_answer;
 mod otlp_grpc;
 mod otlp_http;
+mod promote;
 pub mod proto;
 mod reading;
 mod renormalise;

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 
 use spanlake_ingest::{IngestStats, Signal};
 use spanlake_query::QueryStats;
-use spanlake_storage::LakeStats;
+use spanlake_storage::{LakeStats, PromotionStats};
 
 /// The content type of this format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -49,6 +49,7 @@ pub(crate) fn render(figures: &Figures) -> String {
         page.ingest(ingest);
         page.lake(lake);
         page.retries(ingest, lake);
+        page.promotion(&lake.promotion);
         page.query(query);
     }
     page.text
@@ -183,6 +184,24 @@ impl Page {
         self.counter("spanlake_retry_forgotten_total", help, lake.retry_forgotten_total);
     }
 
+    fn promotion(&mut self, stats: &PromotionStats) {
+        let name = "spanlake_promotion_conflicts_total";
+        self.family(
+            name,
+            "counter",
+            "Values of another type than their promoted column, which stand in the map alone.",
+        );
+        for (column, count) in &stats.conflicts {
+            self.sample(name, &[("column", column)], count);
+        }
+        let name = "spanlake_promotion_skipped_values_total";
+        let help = "Values of attributes on the list of promoted ones that got no column: type, name or limit.";
+        self.family(name, "counter", help);
+        for (reason, count) in [("type", stats.untyped), ("name", stats.unnamed), ("limit", stats.beyond_limit)] {
+            self.sample(name, &[("reason", reason)], count);
+        }
+    }
+
     fn query(&mut self, stats: &QueryStats) {
         self.family("spanlake_queries_total", "counter", "Queries that ended, by outcome.");
         for (outcome, count) in [
@@ -271,6 +290,11 @@ mod tests {
                 LakeStats {
                     last_flush_error: Some("gone".to_owned()),
                     retry_forgotten_total: 8,
+                    promotion: PromotionStats {
+                        conflicts: BTreeMap::from([("customer_tier".to_owned(), 4)]),
+                        unnamed: 3,
+                        ..PromotionStats::default()
+                    },
                     ..LakeStats::default()
                 },
                 QueryStats {
@@ -290,6 +314,8 @@ mod tests {
             ("spanlake_ingest_stored_spans_total", 11.0),
             ("spanlake_ingest_duplicate_spans_total", 9.0),
             ("spanlake_retry_forgotten_total", 8.0),
+            ("spanlake_promotion_conflicts_total{column=\"customer_tier\"}", 4.0),
+            ("spanlake_promotion_skipped_values_total{reason=\"name\"}", 3.0),
             ("spanlake_ingest_stored_metric_points_total", 12.0),
             ("spanlake_ingest_stored_log_records_total", 13.0),
             ("spanlake_ingest_refused_requests_total{reason=\"malformed\"}", 3.0),

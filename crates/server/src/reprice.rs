@@ -123,6 +123,17 @@ impl Wanted {
         Ok(from..to)
     }
 
+    /// The days that have a part in the range of time; without one all days.
+    pub(crate) fn days(&self) -> Result<std::ops::RangeInclusive<i32>, ApiError> {
+        const DAY_MICROS: i64 = 86_400_000_000;
+        if self.from_micros.zip(self.to_micros).is_some_and(|(from, to)| from >= to) {
+            return Err(invalid("`from` has to lie before `to`".to_owned()));
+        }
+        let day = |micros: i64| i32::try_from(micros.div_euclid(DAY_MICROS)).unwrap_or(i32::MAX);
+        let first = self.from_micros.map_or(i32::MIN, day);
+        Ok(first..=self.to_micros.map_or(i32::MAX, |to| day(to.saturating_sub(1))))
+    }
+
     fn selection(self) -> Result<TraceSelection, ApiError> {
         Ok(TraceSelection::Calls { started: self.started()?, model: self.model })
     }
@@ -144,6 +155,16 @@ async fn reprice(services: &Services, wanted: Wanted) -> Result<Report, ApiError
 #[cfg(test)]
 mod tests {
     use super::Wanted;
+
+    #[test]
+    fn days_are_those_that_the_range_touches() {
+        let days = |query: &str| Wanted::parse(query).and_then(|wanted| wanted.days()).ok();
+        assert_eq!(days("from=1970-01-02&to=1970-01-03"), Some(1..=1));
+        assert_eq!(days("from=1970-01-02T12:00&to=1970-01-03T00:01"), Some(1..=2));
+        assert_eq!(days("from=1970-01-02"), Some(1..=i32::MAX));
+        assert_eq!(days(""), Some(i32::MIN..=i32::MAX));
+        assert_eq!(days("from=1970-01-02&to=1970-01-02"), None);
+    }
 
     #[test]
     fn which_calls_has_to_be_told() {

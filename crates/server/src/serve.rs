@@ -143,6 +143,7 @@ async fn open(
         commit_timeout: storage.ack_timeout,
         retry_window: storage.retry_window,
         retry_limit_bytes: storage.retry_limit_bytes,
+        promote: storage.promote.clone(),
         ambient: Arc::clone(&ambient),
     };
     let lake = patiently(

@@ -21,7 +21,7 @@
 //! # use std::{sync::Arc, time::Duration};
 //! # use arrow::record_batch::RecordBatch;
 //! # use bytes::Bytes;
-//! # use spanlake_storage::{Decode, Entry, Frame, Lake, LakeOptions, Result, Store, TableSource};
+//! # use spanlake_storage::{Decode, Entry, Frame, Lake, LakeOptions, PromotionList, Result, Store, TableSource};
 //! #[derive(Debug)]
 //! struct NoRows;
 //!
@@ -47,6 +47,7 @@
 //!         commit_timeout: Duration::from_secs(60),
 //!         retry_window: Duration::from_secs(900),
 //!         retry_limit_bytes: 16 << 20,
+//!         promote: PromotionList::default(),
 //!         ambient: Arc::new(spanlake_schema::System),
 //!     },
 //!     Arc::new(NoRows),
@@ -73,6 +74,7 @@ pub mod delta;
 mod error;
 pub mod invariants;
 pub mod lake;
+pub mod promotion;
 pub mod segment;
 pub mod store;
 pub mod wal;
@@ -80,9 +82,10 @@ pub mod wal;
 pub use delta::{AddFile, AppTransaction, Commit, CommitOutcome, Lineage, Segment, Snapshot, Table};
 pub use error::{Error, ErrorKind, Result};
 pub use lake::{
-    Capture, Decode, Entry, Frame, Lake, LakeOptions, LakeStats, ReadOnlyLake, Receipt, SpilledSegment, TableSource,
-    TableView,
+    Backfill, Capture, Decode, Entry, Frame, Lake, LakeOptions, LakeStats, ReadOnlyLake, Receipt, SpilledSegment,
+    TableSource, TableView,
 };
+pub use promotion::{PromotionList, PromotionStats};
 pub use store::Store;
 
 /// A frame's place in the write-ahead log of one shard: 1, 2, 3, … without gaps.

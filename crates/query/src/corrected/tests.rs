@@ -1,10 +1,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::{MapBuilder, MapFieldNames, StringArray, StringBuilder};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use spanlake_schema::corrections::{self, Address, Correction, Reason, Value};
-use spanlake_schema::{DEFAULT_TENANT, TableSpec, spans};
+use spanlake_schema::promotion::PromotedColumn;
+use spanlake_schema::{ColumnType, DEFAULT_TENANT, TableSpec, spans};
 use spanlake_storage::{Commit, Store, Table, TableSource, TableView, segment};
 
 use crate::QueryEngine;
@@ -37,6 +39,12 @@ impl Tables {
         let adds = segment::write(table, &[rows], &file).await.expect("segments");
         let commit = Commit { adds, operation: "WRITE", ..Commit::default() };
         table.commit(commit, None).await.expect("a commit");
+    }
+
+    async fn promote_tier(&self) {
+        let (name, attribute) = ("tier".to_owned(), "tier".to_owned());
+        let column = PromotedColumn { name, attribute, column_type: ColumnType::Text };
+        self.tables["spans"].0.promote(&[column]).await.expect("a column");
     }
 
     fn set_hot(&mut self, name: &str, rows: RecordBatch) {
@@ -74,12 +82,26 @@ fn correction(span: &Span, revision: i64, changes: &[(&str, Option<Value>)]) -> 
     Correction { address, revision, recorded_micros: MARCH, reason: Reason::Role, changes }
 }
 
-/// The fixture's ids are no hexadecimal; these are.
+/// The fixture's ids are no hexadecimal; these are. Every second span has a tier.
 fn rows(spans: &[Span]) -> RecordBatch {
     let rows = batch(spans);
     let mut columns = rows.columns().to_vec();
-    let ids = arrow::array::StringArray::from(vec!["00000000000000aa"; rows.num_rows()]);
+    let ids = StringArray::from(vec!["00000000000000aa"; rows.num_rows()]);
     columns[spans::SPEC.index_of("span_id")] = Arc::new(ids);
+    let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
+    let mut map = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
+    let mut types = StringBuilder::new();
+    for span in spans {
+        let is_gold = span.trace_id.ends_with(['0', '2', '4', '6', '8']);
+        if is_gold {
+            map.keys().append_value("tier");
+            map.values().append_value("gold");
+        }
+        map.append(true).expect("as many values as keys");
+        types.append_value(if is_gold { "s" } else { "" });
+    }
+    columns[spans::SPEC.index_of("attributes")] = Arc::new(map.finish());
+    columns[spans::SPEC.index_of("attribute_types")] = Arc::new(types.finish());
     RecordBatch::try_new(rows.schema(), columns).expect("the same columns")
 }
 
@@ -102,10 +124,14 @@ const QUESTIONS: &[&str] = &[
     "SELECT count(*) AS n FROM spans AS a JOIN spans AS b ON a.trace_id = b.trace_id AND a.model = b.model",
     "SELECT trace_id, start_time, duration_ns FROM spans WHERE service_name = 'search' ORDER BY start_time",
     "SELECT * FROM spans ORDER BY trace_id",
+    "SELECT trace_id, tier, model FROM spans ORDER BY trace_id",
+    "SELECT trace_id FROM spans WHERE tier = 'gold' AND model = 'zz-corrected' ORDER BY trace_id",
+    "SELECT trace_id FROM spans WHERE tier IS NULL AND cost_usd > 1 OR tier = 'gold' AND model IS NULL ORDER BY trace_id",
+    "SELECT tier, count(*) AS n, sum(cost_usd) AS usd FROM spans WHERE tier = 'gold' GROUP BY tier",
 ];
 
 /// Scenario: rows of two segments on two days and hot ones, corrected by committed and hot corrections of several revisions,
-/// told in any order. Guarantee: every query answers as if the rows had been written so at first.
+/// told in any order; one segment holds a promoted column and the other one is older than it. Guarantee: every query answers as if the rows had been written so at first.
 #[tokio::test]
 async fn queries_see_corrected_rows_as_if_they_had_been_written_so() {
     let mut all = numbered(0, 30);
@@ -120,9 +146,9 @@ async fn queries_see_corrected_rows_as_if_they_had_been_written_so() {
         correction(&all[25], 2, &[("model", text("zz-corrected")), ("cost_usd", None)]),
     ];
     let mut tables = Tables::new().await;
-    for part in [&all[0..10], &all[10..20]] {
-        tables.commit("spans", rows(part)).await;
-    }
+    tables.commit("spans", rows(&all[0..10])).await;
+    tables.promote_tier().await;
+    tables.commit("spans", rows(&all[10..20])).await;
     tables.set_hot("spans", rows(&all[20..]));
     tables.commit("span_corrections", corrections::batch(&told[..3]).expect("rows")).await;
     tables.set_hot("span_corrections", corrections::batch(&told[3..]).expect("rows"));
@@ -133,6 +159,7 @@ async fn queries_see_corrected_rows_as_if_they_had_been_written_so() {
     expected[13].model = Some("zz-corrected");
     (expected[25].model, expected[25].cost_picos) = (Some("zz-corrected"), Some(3_000_000_000_000));
     let mut oracle = Tables::new().await;
+    oracle.promote_tier().await;
     oracle.set_hot("spans", rows(&expected));
 
     let engines = [tables, oracle].map(|tables| QueryEngine::new(Arc::new(tables), options()).expect("an engine"));

@@ -63,6 +63,7 @@ pub(crate) async fn suspects(
                 date: Some(day),
                 modification_time_ms: 0,
                 stats: None,
+                promoted: None,
             })),
             None => {
                 suspects.days.insert(day);

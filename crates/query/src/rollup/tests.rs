@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use spanlake_schema::corrections::{Address, Correction, Reason, Value};
 use spanlake_schema::{DEFAULT_TENANT, System};
-use spanlake_storage::{Decode, Entry, Frame, Lake, LakeOptions, Store, TableSource};
+use spanlake_storage::{Decode, Entry, Frame, Lake, LakeOptions, PromotionList, Store, TableSource};
 use spanlake_testkit::{Fault, Operation, SplitMix64, wait_until};
 
 use self::calls::Call;
@@ -513,6 +513,7 @@ async fn lake_in(directory: &Path, wal: &str) -> Arc<Lake> {
         commit_timeout: Duration::from_secs(60),
         retry_window: Duration::from_secs(900),
         retry_limit_bytes: 16 << 20,
+        promote: PromotionList::default(),
         ambient: Arc::new(System),
     };
     Lake::open(options, Arc::new(Never)).await.expect("the lake opens")

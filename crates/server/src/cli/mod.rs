@@ -3,8 +3,10 @@
 //! Exit codes: 0 all is well; 1 something failed; 2 wrong usage or configuration; 3 no server answers; 130 and 143 a second
 //! SIGINT or SIGTERM ended a server at once.
 
+mod attributes;
 mod policy;
 mod prices;
+mod promote;
 mod renormalise;
 mod report;
 mod reprice;
@@ -81,8 +83,10 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         Some(("demo", matches)) => serve(matches, Some(demo_options(matches)?)),
         Some(("policy", matches)) => policy::run(matches),
         Some(("prices", matches)) => prices::run(matches),
+        Some(("attributes", matches)) => runtime()?.block_on(attributes::run(matches)),
         Some(("sql", matches)) => runtime()?.block_on(sql::run(matches)),
         Some(("renormalise", matches)) => runtime()?.block_on(renormalise::run(matches)),
+        Some(("promote", matches)) => runtime()?.block_on(promote::run(matches)),
         Some(("reprice", matches)) => runtime()?.block_on(reprice::run(matches)),
         Some(("verify", matches)) => runtime()?.block_on(verify::run(matches)),
         Some(("rollup", matches)) => runtime()?.block_on(rollup::run(matches)),
@@ -184,8 +188,10 @@ pub fn command() -> Command {
         )
         .subcommand(sql::command())
         .subcommand(rollup::command())
+        .subcommand(attributes::command())
         .subcommand(policy::command())
         .subcommand(prices::command())
+        .subcommand(promote::command())
         .subcommand(renormalise::command())
         .subcommand(reprice::command())
         .subcommand(verify::command())

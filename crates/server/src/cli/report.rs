@@ -3,6 +3,8 @@
 use anyhow::Context;
 use serde::de::DeserializeOwned;
 
+use crate::config::format_bytes;
+
 /// The report in an answer, or what the server says is wrong.
 pub(super) async fn report_of<T: DeserializeOwned>(url: &str, answer: reqwest::Response) -> anyhow::Result<T> {
     let status = answer.status();
@@ -26,4 +28,10 @@ pub(super) fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> Strin
         text.push('\n');
     }
     text
+}
+
+/// Bytes in the largest whole unit of which there are ten at least.
+pub(super) fn rounded(bytes: u64) -> String {
+    let shift = [30, 20, 10].into_iter().find(|shift| bytes >> shift >= 10).unwrap_or(0);
+    format_bytes(bytes >> shift << shift)
 }

@@ -49,7 +49,8 @@ pub(super) async fn ask<T: DeserializeOwned>(matches: &ArgMatches, path: &str, m
     let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     for name in ["from", "to"] {
-        let value = text(name).expect("invariant: clap requires it");
+        // Where it is needed clap requires it.
+        let Some(value) = text(name) else { continue };
         parse_time(value).map_err(|problem| ConfigError { problems: vec![format!("--{name}: {problem}")] })?;
         query.append_pair(name, value);
     }

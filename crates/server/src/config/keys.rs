@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use spanlake_schema::spans;
+use spanlake_storage::PromotionList;
+
 use super::units::{parse_bytes, parse_duration};
 use super::{Ack, LogFormat};
 
@@ -60,6 +63,7 @@ pub(super) struct Settings {
     pub(super) dialects: Option<PathBuf>,
     pub(super) prices: Option<PathBuf>,
     pub(super) policy: Option<PathBuf>,
+    pub(super) promote: Option<PromotionList>,
     pub(super) query_memory_limit: Option<u64>,
     pub(super) query_timeout: Option<Duration>,
     pub(super) query_row_limit: Option<usize>,
@@ -281,6 +285,16 @@ pub static KEYS: &[Key] = &[
         read: |settings, text| set(&mut settings.policy, non_empty(text).map(PathBuf::from)),
     },
     Key {
+        name: "promote",
+        flag: "promote",
+        placeholder: "ATTRIBUTE,...",
+        default: "none",
+        example: "customer.tier,reg:customer[.]tag[.].*",
+        help: "attributes that become typed columns of `spans`, by name or, behind reg:, by a pattern of whole names; `spanlake attributes` shows which are worth it",
+        is_list: true,
+        read: |settings, text| set(&mut settings.promote, promotion(text)),
+    },
+    Key {
         name: "query_memory_limit",
         flag: "query-memory-limit",
         placeholder: "SIZE",
@@ -390,9 +404,20 @@ fn count(text: &str, of: &str) -> Result<usize, String> {
     }
 }
 
+/// The items of a list: lines where there are any, as a file's list becomes, or what commas divide.
+fn items(text: &str) -> Vec<&str> {
+    if text.contains('\n') { text.lines().collect() } else { text.split(',').collect() }
+}
+
+fn promotion(text: &str) -> Result<PromotionList, String> {
+    let entries = if text.is_empty() { Vec::new() } else { items(text) };
+    let entries: Vec<String> = entries.into_iter().map(|entry| entry.trim().to_owned()).collect();
+    PromotionList::parse(&spans::SPEC, &entries).map_err(|problems| problems.join("; "))
+}
+
 fn prefixes(text: &str) -> Result<Vec<String>, String> {
     let mut prefixes = Vec::new();
-    for prefix in text.split(',').map(str::trim).filter(|prefix| !prefix.is_empty()) {
+    for prefix in items(text).into_iter().map(str::trim).filter(|prefix| !prefix.is_empty()) {
         let trimmed = prefix.trim_end_matches('/');
         if !prefix.starts_with('/') || trimmed.contains("//") || trimmed.contains(['?', '#', ' ']) {
             return Err(format!("`{prefix}` is no path prefix: write one such as /otel"));

@@ -125,7 +125,10 @@ fn text_of(key: &Key, value: &DeValue<'_>) -> Result<String, String> {
         DeValue::Integer(number) => Ok(number.to_string()),
         DeValue::Array(items) if key.is_list => {
             let texts: Option<Vec<_>> = items.iter().map(|item| item.get_ref().as_str()).collect();
-            texts.map(|texts| texts.join(",")).ok_or_else(|| "holds something that is no string".to_owned())
+            // One a line, since an item may hold a comma.
+            texts
+                .map(|texts| texts.iter().map(|text| format!("{text}\n")).collect())
+                .ok_or_else(|| "holds something that is no string".to_owned())
         }
         _ if key.is_list => Err("is no list of strings".to_owned()),
         _ => Err("is no string".to_owned()),
@@ -214,6 +217,7 @@ fn complete(settings: Settings, machine: Machine, default_store: &str) -> Config
             hot_limit_bytes: hot_limit,
             wal_limit_bytes: wal_limit,
             wal_dir,
+            promote: settings.promote.unwrap_or_default(),
         },
         ingest: IngestConfig {
             message_limit_bytes: saturate(message_limit),

@@ -14,6 +14,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use spanlake_storage::PromotionList;
+
 pub use keys::{KEYS, Key};
 pub use load::{ConfigError, Sources, load};
 pub use machine::Machine;
@@ -101,6 +103,8 @@ pub struct StorageConfig {
     pub hot_limit_bytes: u64,
     /// Bytes of log beyond which senders are pushed back.
     pub wal_limit_bytes: u64,
+    /// Attributes that become columns.
+    pub promote: PromotionList,
 }
 
 /// Taking telemetry in.

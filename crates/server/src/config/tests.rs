@@ -110,6 +110,10 @@ fn what_is_wrong_is_named_with_its_place() {
         ("flush_bytes = [\"64MiB\"]", "lake.toml:1: flush_bytes: is no string"),
         ("otlp_path_prefixes = [1]", "lake.toml:1: otlp_path_prefixes: holds something that is no string"),
         ("otlp_path_prefixes = [\"otel\"]", "lake.toml:1: otlp_path_prefixes: `otel` is no path prefix"),
+        ("\npromote = [\"customer.tier\", \"reg:a(\"]", "lake.toml:2: promote: `reg:a(` is no pattern: unclosed group"),
+        ("promote = [\"a{\", \"\"]", "lake.toml:1: promote: `` is no name of an attribute"),
+        ("promote = [\"a.b\", \"a.b\"]", "lake.toml:1: promote: `a.b` stands there twice"),
+        ("promote = [\"model\"]", "lake.toml:1: promote: `model` would be the column model, which is one"),
         ("store = \"x\"\nstore = \"y\"", "lake.toml:2: duplicate key"),
         ("store = ", "lake.toml:1: "),
         ("store = \"\"", "lake.toml:1: store: is empty"),
@@ -135,6 +139,21 @@ fn what_is_wrong_is_named_with_its_place() {
         let problems = problems(&file(text));
         assert!(problems.iter().any(|problem| problem.contains(expected)), "{text}: {problems:?}");
     }
+}
+
+#[test]
+fn a_list_in_a_file_may_hold_commas_and_one_in_a_flag_is_divided_by_them() {
+    let promote = |sources: &Sources| load(sources, MACHINE).expect("is right").storage.promote;
+    let list = promote(&file("promote = [\"reg:tag[.].{1,3}\", \"b\"]"));
+    assert!(list.wants("tag.abc") && list.wants("b") && !list.wants("tag.abcd"));
+    let one = promote(&file("promote = [\"reg:tag[.].{1,3}\"]"));
+    assert!(one.wants("tag.abc") && !one.wants("b"));
+    let flags = BTreeMap::from([("promote", "a, b".to_owned())]);
+    let list = promote(&Sources { flags, ..Sources::default() });
+    assert!(list.wants("a") && list.wants("b"));
+    assert!(
+        promote(&Sources::default().with_environment(|name| (name == "SPANLAKE_PROMOTE").then(String::new))).is_empty()
+    );
 }
 
 #[test]

@@ -131,6 +131,10 @@ pub(super) struct Remove {
     pub(super) size: Option<i64>,
 }
 
+/// The tag of a file that names the promoted columns that it holds as its rows have their attributes. A tool that rewrites files
+/// leaves tags behind, and so has to.
+pub(super) const PROMOTED_TAG: &str = "spanlake.promoted";
+
 impl Add {
     /// The action that adds a segment under its own, or a given, encoded path.
     pub(super) fn of(segment: &Segment, encoded_path: Option<&str>, data_change: bool) -> Self {
@@ -141,7 +145,7 @@ impl Add {
             modification_time: segment.modification_time_ms,
             data_change,
             stats: segment.stats.as_ref().map(ToString::to_string),
-            tags: None,
+            tags: segment.promoted.as_ref().map(|held| [(PROMOTED_TAG.to_owned(), Some(held.to_string()))].into()),
             deletion_vector: None,
         }
     }
@@ -167,6 +171,7 @@ impl Add {
             },
             modification_time_ms: self.modification_time,
             stats,
+            promoted: self.tags.as_ref().and_then(|tags| tags.get(PROMOTED_TAG)?.as_deref().map(Into::into)),
         })
     }
 }

@@ -95,7 +95,9 @@ fn actions_of(state: &State, now_ms: i64) -> Vec<Action> {
     }));
     actions.extend(state.snapshot.segments.iter().map(|segment| {
         let mut add = Add::of(segment, state.encoded_path(&segment.path), false);
-        add.tags = state.extras.get(&segment.path).and_then(|extra| extra.tags.clone());
+        if let Some(tags) = state.extras.get(&segment.path).and_then(|extra| extra.tags.clone()) {
+            add.tags.get_or_insert_default().extend(tags);
+        }
         Action { add: Some(add), ..Action::default() }
     }));
     actions

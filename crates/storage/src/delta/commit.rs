@@ -1,5 +1,6 @@
 //! Commits: optimistic, by conditional put of the next version, recognised again after a lost answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,11 +11,12 @@ use uuid::Uuid;
 use super::action::{Action, Add, CommitInfo, Metadata, Remove, Txn, partition_values, render_commit};
 use super::log::{Log, Put};
 use super::state::{Replay, State};
-use super::{Advanced, Commit, CommitOutcome, Current, Table, checkpoint, now_ms, protocol, schema};
+use super::{Advanced, Commit, CommitOutcome, Current, Snapshot, Table, checkpoint, now_ms, protocol, schema};
 use crate::Store;
 use crate::error::{Error, ErrorKind, Result, store_error};
 use crate::invariants::commit_goes_on;
 use spanlake_schema::TableSpec;
+use spanlake_schema::promotion::PromotedColumn;
 
 /// Tries against other committers.
 const CONTENDED_TRIES: u32 = 50;
@@ -229,16 +231,32 @@ impl Table {
 
     /// Brings the table's columns up to the spec.
     pub(super) async fn add_missing_columns(&self) -> Result<()> {
+        self.evolve(|table, metadata| schema::evolved(table, self.spec, metadata)).await.map(drop)
+    }
+
+    /// Adds columns promoted from attributes. Those that the table has already stay as they are, whoever added them; what finds
+    /// its name taken or no room any more is left out: the snapshot says what there is now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Retry`] where the store fails, or others commit too fast.
+    pub async fn promote(&self, wanted: &[PromotedColumn]) -> Result<Arc<Snapshot>> {
+        self.evolve(|table, metadata| schema::with_promoted(table, self.spec, metadata, wanted)).await
+    }
+
+    /// Commits other metadata, until there is no need to: `evolved` gives what is to become of the metadata, if anything.
+    async fn evolve(&self, evolved: impl Fn(&str, &Metadata) -> Result<Option<Metadata>>) -> Result<Arc<Snapshot>> {
         let mut current = self.state.lock().await;
         let mut tries = Tries::default();
         while !tries.exhausted() {
             let state = &current.state;
-            let Some(metadata) = schema::evolved(&state.table, self.spec, &state.metadata)? else { return Ok(()) };
+            let Some(metadata) = evolved(&state.table, &state.metadata)? else {
+                return Ok(Arc::clone(&state.snapshot));
+            };
             let intent = protocol::Intent { removes_rows: false };
             protocol::check_writable(&state.table, &state.protocol, &state.metadata, intent)?;
             let attempt = Attempt::new(state, evolution(metadata, now_ms(&self.store)))?;
             match self.put(&mut current, &attempt).await {
-                Ok(Put::Done) => return Ok(()),
+                Ok(Put::Done) => return Ok(Arc::clone(&current.state.snapshot)),
                 Ok(Put::Exists) => tries.contended(&self.store).await,
                 Err(error) => tries.failed(&self.store, error).await?,
             }

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use object_store::path::Path;
 use parking_lot::RwLock;
 use spanlake_schema::TableSpec;
+use spanlake_schema::promotion::PromotedColumn;
 
 use crate::error::{Error, ErrorKind};
 use crate::{Result, Store};
@@ -47,12 +48,20 @@ pub struct Segment {
     pub modification_time_ms: i64,
     /// Statistics as the Delta log holds them (`numRecords`, `minValues`, `maxValues`, `nullCount`), parsed JSON.
     pub stats: Option<Arc<serde_json::Value>>,
+    /// The promoted columns that it holds as its rows have their attributes, joined by commas; `None`: none of them. What other
+    /// tools write says nothing here, since they fill columns that a file lacks with NULL.
+    pub promoted: Option<Arc<str>>,
 }
 
 impl Segment {
     /// Rows, where the log says.
     pub fn rows(&self) -> Option<u64> {
         self.stats.as_ref()?.get("numRecords")?.as_u64()
+    }
+
+    /// Whether it holds a promoted column.
+    pub fn holds(&self, column: &str) -> bool {
+        self.promoted.as_ref().is_some_and(|held| held.split(',').any(|name| name == column))
     }
 }
 
@@ -71,6 +80,8 @@ pub struct Snapshot {
     pub created_time_ms: Option<i64>,
     /// Columns that may be NULL in this table, whatever the spec says: segments from before they were added lack them.
     pub nullable_columns: Arc<BTreeSet<String>>,
+    /// The columns promoted from attributes, in the order of the table's schema, behind its own.
+    pub promoted: Arc<Vec<PromotedColumn>>,
 }
 
 /// A file to add in a commit.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use arrow::datatypes::{DataType, Field};
 use serde_json::{Value, json};
+use spanlake_schema::promotion::{COLUMNS_MAX, PromotedColumn, is_same_column, standing_column};
 use spanlake_schema::{ColumnType, DATE, TableSpec};
 
 use super::action::{Format, Metadata};
@@ -20,7 +21,7 @@ pub(super) fn metadata_of(spec: &TableSpec, id: String, created_time_ms: i64) ->
         format: Format { provider: "parquet".to_owned(), ..Format::default() },
         schema_string: json!({"type": "struct", "fields": fields}).to_string(),
         partition_columns: vec![DATE.to_owned()],
-        configuration: [("delta.dataSkippingStatsColumns".to_owned(), Some(statistics))].into(),
+        configuration: [(STATISTICS_PROPERTY.to_owned(), Some(statistics))].into(),
         created_time: Some(created_time_ms),
     })
 }
@@ -29,8 +30,7 @@ pub(super) fn metadata_of(spec: &TableSpec, id: String, created_time_ms: i64) ->
 /// allowed where this version writes it. `None` where the table is fine as it is.
 pub(super) fn evolved(table: &str, spec: &TableSpec, metadata: &Metadata) -> Result<Option<Metadata>> {
     let refused = |what: String| Error::new(ErrorKind::Invalid, format!("table {table} {what}"));
-    let mut schema: Value = serde_json::from_str(&metadata.schema_string)
-        .map_err(|source| refused("has an unreadable schema".to_owned()).with_source(source))?;
+    let mut schema = parsed(table, metadata)?;
     let Some(fields) = schema["fields"].as_array_mut() else {
         return Err(refused("has a schema without fields".to_owned()));
     };
@@ -94,12 +94,87 @@ pub(super) fn spec_of(name: &str, metadata: &Metadata) -> Option<&'static TableS
 
 /// The columns that may be NULL.
 pub(super) fn nullable_columns(table: &str, metadata: &Metadata) -> Result<BTreeSet<String>> {
-    let schema: Value = serde_json::from_str(&metadata.schema_string).map_err(|source| {
-        Error::new(ErrorKind::Invalid, format!("table {table} has an unreadable schema")).with_source(source)
-    })?;
+    let schema = parsed(table, metadata)?;
     let fields = schema["fields"].as_array().into_iter().flatten();
     let nullable = fields.filter(|field| field["nullable"] != false);
     Ok(nullable.filter_map(|field| Some(field["name"].as_str()?.to_owned())).collect())
+}
+
+/// The table's property whose value is the attribute of a promoted column, the column's name following.
+const PROMOTE_PROPERTY: &str = "spanlake.promote.";
+
+/// The columns that statistics are wanted of.
+const STATISTICS_PROPERTY: &str = "delta.dataSkippingStatsColumns";
+
+/// The columns promoted from attributes, in the order of the schema. One whose type was changed by somebody else is none.
+pub(super) fn promoted_columns(table: &str, metadata: &Metadata) -> Result<Vec<PromotedColumn>> {
+    let attribute = |name: &str| metadata.configuration.get(&format!("{PROMOTE_PROPERTY}{name}"))?.clone();
+    if !metadata.configuration.keys().any(|key| key.starts_with(PROMOTE_PROPERTY)) {
+        return Ok(Vec::new());
+    }
+    let schema = parsed(table, metadata)?;
+    let fields = schema["fields"].as_array().into_iter().flatten();
+    let column = |field: &Value| {
+        let name = field["name"].as_str()?.to_owned();
+        let attribute = attribute(&name)?;
+        let column_type = PROMOTED_TYPES.iter().find(|(_, delta)| field["type"] == *delta)?.0;
+        Some(PromotedColumn { name, attribute, column_type })
+    };
+    Ok(fields.filter_map(column).collect())
+}
+
+const PROMOTED_TYPES: [(ColumnType, &str); 4] = [
+    (ColumnType::Text, "string"),
+    (ColumnType::Int64, "long"),
+    (ColumnType::Float64, "double"),
+    (ColumnType::Bool, "boolean"),
+];
+
+/// The metadata with further columns promoted from attributes, as far as there is room, their names are free and the attributes
+/// have none. `None` where nothing is to be added.
+pub(super) fn with_promoted(
+    table: &str,
+    spec: &TableSpec,
+    metadata: &Metadata,
+    wanted: &[PromotedColumn],
+) -> Result<Option<Metadata>> {
+    let mut present = promoted_columns(table, metadata)?;
+    let mut evolved = metadata.clone();
+    let mut schema = parsed(table, metadata)?;
+    let Some(fields) = schema["fields"].as_array_mut() else {
+        return Err(Error::new(ErrorKind::Invalid, format!("table {table} has a schema without fields")));
+    };
+    let before = fields.len();
+    for column in wanted {
+        let Some((_, delta_type)) = PROMOTED_TYPES.iter().find(|(known, _)| *known == column.column_type) else {
+            continue;
+        };
+        let is_taken = |field: &Value| field["name"].as_str().is_some_and(|name| is_same_column(name, &column.name));
+        let has_column = present.iter().any(|other| other.attribute == column.attribute);
+        let is_own = standing_column(spec, &column.attribute).is_some();
+        if has_column || is_own || fields.iter().any(is_taken) || present.len() >= COLUMNS_MAX {
+            continue;
+        }
+        let comment = format!("Attribute {}, promoted", column.attribute);
+        fields.push(json!({
+            "name": column.name, "type": delta_type, "nullable": true, "metadata": {"comment": comment},
+        }));
+        evolved.configuration.insert(format!("{PROMOTE_PROPERTY}{}", column.name), Some(column.attribute.clone()));
+        if let Some(Some(statistics)) = evolved.configuration.get_mut(STATISTICS_PROPERTY) {
+            statistics.push(',');
+            statistics.push_str(&column.name);
+        }
+        present.push(column.clone());
+    }
+    let is_changed = fields.len() > before;
+    evolved.schema_string = schema.to_string();
+    Ok(is_changed.then_some(evolved))
+}
+
+fn parsed(table: &str, metadata: &Metadata) -> Result<Value> {
+    serde_json::from_str(&metadata.schema_string).map_err(|source| {
+        Error::new(ErrorKind::Invalid, format!("table {table} has an unreadable schema")).with_source(source)
+    })
 }
 
 /// Whether two Delta types hold the same values, whatever they say about NULL and comments.
@@ -188,7 +263,7 @@ fn unknown_type(data_type: &DataType) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use spanlake_schema::{Column, ColumnType, TABLES, spans};
+    use spanlake_schema::{Column, TABLES, spans};
 
     use super::*;
 
@@ -203,6 +278,7 @@ mod tests {
         statistics: &["cost_usd"],
         bloom_filters: &[],
         sums: &[],
+        attributes: &[],
     };
 
     fn metadata(spec: &TableSpec) -> Metadata {
@@ -262,5 +338,39 @@ mod tests {
             let error = evolved("default/narrow", spec, &metadata(&NARROW)).unwrap_err();
             assert!(error.to_string().contains("\"name\"") && error.to_string().contains("default/narrow"), "{error}");
         }
+    }
+
+    fn promoted(attribute: &str, column_type: ColumnType) -> PromotedColumn {
+        let name = spanlake_schema::promotion::column_name(attribute);
+        PromotedColumn { name, attribute: attribute.to_owned(), column_type }
+    }
+
+    #[test]
+    fn promoted_columns_are_added_once_and_stay_as_they_are() {
+        let add = |to: &Metadata, wanted: &[PromotedColumn]| with_promoted("t", &NARROW, to, wanted).unwrap();
+        let (tier, seats) = (promoted("customer.tier", ColumnType::Text), promoted("seats", ColumnType::Int64));
+        let first = add(&metadata(&NARROW), std::slice::from_ref(&tier)).unwrap();
+        assert_eq!(promoted_columns("t", &first).unwrap(), std::slice::from_ref(&tier));
+        assert_eq!(first.configuration["delta.dataSkippingStatsColumns"].as_deref(), Some("cost_usd,customer_tier"));
+        let otherwise = PromotedColumn { column_type: ColumnType::Bool, ..tier.clone() };
+        for there_already in [tier.clone(), otherwise, promoted("Customer-Tier", ColumnType::Text)] {
+            assert_eq!(add(&first, &[there_already]), None);
+        }
+        for own in ["name", "Cost.USD", "date"] {
+            assert_eq!(add(&first, &[promoted(own, ColumnType::Text)]), None, "{own}");
+        }
+        let second = add(&first, &[tier.clone(), seats.clone()]).unwrap();
+        assert_eq!(promoted_columns("t", &second).unwrap(), [tier, seats]);
+        // An evolution of the table's own columns leaves them.
+        assert_eq!(evolved("t", &NARROW, &second).unwrap(), None);
+    }
+
+    #[test]
+    fn promoted_columns_are_bounded() {
+        let wanted: Vec<PromotedColumn> =
+            (0..2 * COLUMNS_MAX).map(|number| promoted(&format!("a.{number}"), ColumnType::Float64)).collect();
+        let full = with_promoted("t", &NARROW, &metadata(&NARROW), &wanted).unwrap().unwrap();
+        assert_eq!(promoted_columns("t", &full).unwrap(), wanted[..COLUMNS_MAX]);
+        assert_eq!(with_promoted("t", &NARROW, &full, &wanted).unwrap(), None);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::action::{Action, Add, Metadata, Protocol, Remove, Txn, encode_path};
+use super::action::{Action, Add, Metadata, PROMOTED_TAG, Protocol, Remove, Txn, encode_path};
 use super::{Segment, Snapshot, protocol, schema};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -58,6 +58,10 @@ impl State {
             Some(metadata) => Arc::new(schema::nullable_columns(&self.table, metadata)?),
             None => Arc::clone(&self.snapshot.nullable_columns),
         };
+        let promoted = match &replay.metadata {
+            Some(metadata) => Arc::new(schema::promoted_columns(&self.table, metadata)?),
+            None => Arc::clone(&self.snapshot.promoted),
+        };
         self.snapshot = Arc::new(Snapshot {
             version: replay.version,
             segments: merge_segments(&self.snapshot.segments, &replay.files),
@@ -65,6 +69,7 @@ impl State {
             table_id: metadata.id.clone(),
             created_time_ms: metadata.created_time,
             nullable_columns,
+            promoted,
         });
         for txn in replay.transactions {
             if let Some(updated) = txn.last_updated {
@@ -105,6 +110,7 @@ impl State {
             table_id: metadata.id.clone(),
             created_time_ms: metadata.created_time,
             nullable_columns: Arc::default(),
+            promoted: Arc::default(),
         };
         let mut state = Self {
             table,
@@ -218,6 +224,9 @@ impl Replay {
 
 fn extra_of(add: Add, path: &str) -> Option<Extra> {
     let encoded_path = (add.path != encode_path(path)).then_some(add.path);
-    let tags = add.tags.filter(|tags| !tags.is_empty());
+    // What a segment says by itself is not kept twice.
+    let mut tags = add.tags;
+    tags.as_mut().map(|tags| tags.remove(PROMOTED_TAG));
+    let tags = tags.filter(|tags| !tags.is_empty());
     (encoded_path.is_some() || tags.is_some()).then_some(Extra { encoded_path, tags })
 }

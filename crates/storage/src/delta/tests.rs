@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use object_store::memory::InMemory;
+use spanlake_schema::promotion::PromotedColumn;
 use spanlake_schema::{Column, ColumnType, TableSpec, model_usage, spans};
 use spanlake_testkit::{Fault, FaultyStore, ManualAmbient, Operation, S3Server};
 
@@ -16,6 +17,7 @@ const NOTES: TableSpec = TableSpec {
     statistics: &["note"],
     bloom_filters: &[],
     sums: &[],
+    attributes: &[],
 };
 
 /// A file of a commit; commits do not look into files, so that none has to lie there.
@@ -27,6 +29,7 @@ fn file(name: &str) -> AddFile {
             date: Some(20_455),
             modification_time_ms: 1_000,
             stats: Some(Arc::new(serde_json::json!({"numRecords": 2, "minValues": {"note": "a"}}))),
+            promoted: None,
         },
     }
 }
@@ -518,4 +521,43 @@ async fn a_log_with_a_hole_is_corrupt() {
     let error = Table::open(&lake.store, "default", &NOTES).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("lacks version 1"), "{error}");
+}
+
+/// Scenario: two processes promote attributes at the same time, the one of them while the other commits rows; the log goes on
+/// until a checkpoint holds it all.
+/// Guarantee: columns are added one after the other, the first taker keeps a name; rows committed by who does not know of a
+/// column change nothing of it; whoever opens the table from the checkpoint reads the same, tags of files included.
+#[tokio::test]
+async fn promoted_columns_survive_other_committers_and_checkpoints() {
+    let lake = lake();
+    let (one, other) = (notes(&lake.store).await, notes(&lake.store).await);
+    let column = |attribute: &str, column_type| PromotedColumn {
+        name: spanlake_schema::promotion::column_name(attribute),
+        attribute: attribute.to_owned(),
+        column_type,
+    };
+    let (tier, same_name) = (column("a.tier", ColumnType::Text), column("a-tier", ColumnType::Int64));
+    let seats = column("seats", ColumnType::Int64);
+    assert_eq!(*one.promote(std::slice::from_ref(&tier)).await.unwrap().promoted, std::slice::from_ref(&tier));
+    committed(other.commit(append("unaware", None), None).await.unwrap());
+    let theirs = other.promote(&[same_name, seats.clone()]).await.unwrap();
+    assert_eq!(*theirs.promoted, [tier.clone(), seats.clone()]);
+    let version = theirs.version;
+    assert_eq!(one.promote(&[seats, tier]).await.unwrap().version, version, "nothing is left to add");
+
+    let mut holding = append("holding", None);
+    holding.adds[0].segment.promoted = Some("a_tier,seats".into());
+    committed(one.commit(holding, None).await.unwrap());
+    for number in 0..100 {
+        committed(one.commit(append(&format!("{number}"), None), None).await.unwrap());
+    }
+    let last = one.snapshot();
+    let names = |path: &str| lake.store.local_root().unwrap().join("default/notes/_delta_log").join(path);
+    for version in 0..=100 {
+        std::fs::remove_file(names(&format!("{version:020}.json"))).unwrap();
+    }
+    let opened = Table::open(&lake.store, "default", &NOTES).await.unwrap().unwrap().snapshot();
+    assert_eq!(*opened, *last);
+    let holds = |name: &str| opened.segments.iter().find(|segment| segment.path.contains(name)).unwrap().holds("seats");
+    assert!(holds("holding") && !holds("unaware"));
 }

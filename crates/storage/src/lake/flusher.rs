@@ -11,6 +11,7 @@ use super::Shared;
 use super::fence::{Fence, Fenced};
 use super::hot::{Content, Part};
 use crate::invariants::{self, may_go};
+use crate::promotion::{PromotionStats, Survey};
 use crate::{AddFile, AppTransaction, Commit, CommitOutcome, Error, ErrorKind, Position, Result, Table, segment};
 
 /// Tables that are written at once.
@@ -227,13 +228,30 @@ impl Job {
     }
 
     async fn write_segments(&self, shared: &Shared) -> Result<Vec<AddFile>> {
-        match &self.part.content {
+        let (adds, stats) = match &self.part.content {
             Content::InMemory(batches) => {
                 let batches: Vec<RecordBatch> = batches.iter().map(|hot| hot.batch.clone()).collect();
-                segment::write(&self.table, &batches, &shared.segment_name(self.part.position)).await
+                let stats = self.promote(shared.survey(&self.table, &batches).await?).await?;
+                let name = shared.segment_name(self.part.position);
+                (segment::write(&self.table, &batches, &name).await?, stats)
             }
-            Content::Spilled(spilled) => spilled.upload(&self.table).await,
-        }
+            Content::Spilled(spilled) => {
+                let stats = self.promote(spilled.survey().clone()).await?;
+                (spilled.upload(&self.table).await?, stats)
+            }
+        };
+        shared.counters.update(|counted| counted.promotion.add(&stats));
+        Ok(adds)
+    }
+
+    /// Makes the columns that the rows' attributes are to have, before any file has them.
+    async fn promote(&self, survey: Survey) -> Result<PromotionStats> {
+        let lacking = survey.lacking();
+        let snapshot = match lacking.is_empty() {
+            true => self.table.snapshot(),
+            false => self.table.promote(&lacking).await?,
+        };
+        Ok(survey.stats(&snapshot.promoted))
     }
 
     async fn commit(&mut self, shared: &Shared, adds: Vec<AddFile>) -> Result<()> {

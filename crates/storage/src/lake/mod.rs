@@ -13,6 +13,7 @@
 //! Each table commits its own position. Rows beyond a table's position are in the log, so that a start (open.rs) makes them
 //! hot again, table by table.
 
+mod backfill;
 mod budget;
 mod capture;
 mod ending;
@@ -23,6 +24,7 @@ mod lineage;
 mod merge;
 mod meter;
 mod open;
+mod promote;
 mod read_only;
 mod retries;
 mod spill;
@@ -32,6 +34,7 @@ mod tables;
 mod tests;
 mod writer;
 
+pub use backfill::Backfill;
 pub use capture::Capture;
 pub use read_only::ReadOnlyLake;
 pub use spill::SpilledSegment;
@@ -52,7 +55,7 @@ use tokio::task::JoinSet;
 
 use crate::invariants::{self, is_undivided};
 use crate::wal::{Log, frame_bytes};
-use crate::{Error, ErrorKind, Lineage, Position, Result, Snapshot, Store, Table};
+use crate::{Error, ErrorKind, Lineage, Position, PromotionList, Result, Snapshot, Store, Table};
 use budget::{Budget, Reservation};
 use hot::HotStore;
 use retries::{Claim, Claimed, Retries};
@@ -86,6 +89,8 @@ pub struct LakeOptions {
     pub retry_window: Duration,
     /// Bytes of memory for remembered requests, beyond which the oldest are forgotten.
     pub retry_limit_bytes: u64,
+    /// Attributes that become columns of their own.
+    pub promote: PromotionList,
     /// Clock and randomness.
     pub ambient: Arc<dyn Ambient>,
 }
@@ -187,6 +192,8 @@ struct Shared {
     spill_wanted: Notify,
     /// Rows that were on their way into a file are in it, or have stayed in memory.
     spill_ended: Notify,
+    /// Held while segments are written again.
+    backfilling: tokio::sync::Mutex<()>,
 }
 
 /// What has been committed, for those who wait for it.

@@ -96,6 +96,7 @@ async fn start(options: &LakeOptions, decoder: &Arc<dyn Decode>, disk: &Arc<dyn 
         merge_wanted: Notify::new(),
         spill_wanted: Notify::new(),
         spill_ended: Notify::new(),
+        backfilling: tokio::sync::Mutex::default(),
         options: options.clone(),
     });
     let committed = Committed::of(&shared);

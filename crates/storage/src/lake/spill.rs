@@ -11,12 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
-use spanlake_schema::TableSpec;
 
 use super::Shared;
 use super::budget::{Budget, Reservation};
 use super::hot::SpillRun;
-use crate::{AddFile, Error, ErrorKind, Position, Result, Segment, Table, segment};
+use crate::promotion::Survey;
+use crate::{AddFile, Error, ErrorKind, Position, PromotionList, Result, Segment, Table, segment};
 
 /// The directory's name inside of the log's.
 const DIRECTORY: &str = "spill";
@@ -39,6 +39,8 @@ pub(super) struct SpilledPart {
     pub(super) last: Position,
     pub(super) rows: u64,
     pub(super) files: Vec<Arc<SpilledSegment>>,
+    /// What the rows have of attributes that are wanted in columns.
+    survey: Survey,
 }
 
 /// One file of spilled rows, all of one day. It lives as long as anyone holds this.
@@ -107,6 +109,12 @@ impl Drop for SpilledSegment {
 }
 
 impl SpilledPart {
+    /// What the rows have of attributes that are wanted in columns. The files hold the columns that there were when they were
+    /// written.
+    pub(super) fn survey(&self) -> &Survey {
+        &self.survey
+    }
+
     /// Uploads the files to their table.
     pub(super) async fn upload(&self, table: &Table) -> Result<Vec<AddFile>> {
         let mut adds = Vec::with_capacity(self.files.len());
@@ -150,13 +158,15 @@ impl SpillDirectory {
     }
 
     /// CPU work and I/O: encodes the rows and writes their files, a day at a time.
-    fn write(self: &Arc<Self>, spec: &TableSpec, run: &SpillRun, name: &str) -> Result<SpilledPart> {
+    fn write(self: &Arc<Self>, table: &Table, list: &PromotionList, run: &SpillRun, name: &str) -> Result<SpilledPart> {
+        let (spec, promoted) = (table.spec(), Arc::clone(&table.snapshot().promoted));
         let batches: Vec<_> = run.batches.iter().map(|hot| hot.batch.clone()).collect();
+        let survey = Survey::of(spec, list, &promoted, &batches)?;
         let days = segment::split_by_date(spec, &batches)?;
         drop(batches);
         let mut files = Vec::with_capacity(days.len());
         for (number, (date, batches)) in days.into_iter().enumerate() {
-            let encoded = segment::encode(spec, &batches)?;
+            let encoded = segment::encode_with(spec, &promoted, &batches)?;
             let target = segment::path(date, name, number);
             let bytes = encoded.to_bytes();
             let segment = Segment {
@@ -165,11 +175,12 @@ impl SpillDirectory {
                 date: Some(date),
                 modification_time_ms: 0,
                 stats: Some(Arc::new(encoded.stats)),
+                promoted: segment::promoted_names(&promoted),
             };
             files.push(Arc::new(self.put(segment, target, &bytes)?));
         }
         let (first, last) = run.positions();
-        Ok(SpilledPart { first, last, rows: run.rows(), files })
+        Ok(SpilledPart { first, last, rows: run.rows(), files, survey })
     }
 
     fn put(self: &Arc<Self>, segment: Segment, target: String, bytes: &Bytes) -> Result<SpilledSegment> {
@@ -250,7 +261,7 @@ impl Claimed {
             self.shared.tables.get(&run.tenant, run.table).ok_or_else(|| {
                 Error::new(ErrorKind::Invalid, format!("table {}/{} is not open", run.tenant, run.table))
             })?;
-        directory.write(table.spec(), run, name)
+        directory.write(&table, &self.shared.options.promote, run, name)
     }
 
     fn replace(mut self, spilled: SpilledPart) {

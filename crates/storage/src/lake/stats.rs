@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 
-use crate::Position;
+use crate::{Position, PromotionStats};
 
 /// Counters and gauges of a lake.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +55,8 @@ pub struct LakeStats {
     pub retry_repeats_total: u64,
     /// Requests forgotten before their time, for want of memory.
     pub retry_forgotten_total: u64,
+    /// What did not become a value of a promoted column.
+    pub promotion: PromotionStats,
 }
 
 #[derive(Debug, Default)]

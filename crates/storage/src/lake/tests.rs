@@ -1,3 +1,4 @@
+mod promoting;
 mod spilling;
 
 use std::ops::Range;
@@ -139,6 +140,7 @@ impl World {
             commit_timeout: Duration::from_secs(60),
             retry_window: Duration::from_secs(900),
             retry_limit_bytes: 16 << 20,
+            promote: crate::PromotionList::default(),
             ambient: Arc::new(ManualAmbient::new(SEED.fetch_add(1, Ordering::Relaxed))),
         }
     }

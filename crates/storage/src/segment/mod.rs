@@ -6,6 +6,7 @@
 mod encoder;
 mod fold;
 mod properties;
+mod rewrite;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -17,10 +18,14 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::Date32Type;
 use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart};
+use spanlake_schema::promotion::PromotedColumn;
 use spanlake_schema::{DATE, TableSpec};
+
+pub(crate) use rewrite::SegmentFile;
 
 use crate::delta::format_date;
 use crate::error::{Error, ErrorKind, store_error};
+use crate::promotion::Shape;
 use crate::{AddFile, Result, Segment, Table};
 
 /// From this size on, an object is uploaded in parts.
@@ -62,11 +67,13 @@ impl Encoded {
 /// [`ErrorKind::Invalid`] where a batch does not have the table's columns.
 pub async fn write(table: &Table, batches: &[RecordBatch], name: &str) -> Result<Vec<AddFile>> {
     let (spec, owned) = (table.spec(), batches.to_vec());
+    let promoted = Arc::clone(&table.snapshot().promoted);
+    let held = promoted_names(&promoted);
     let encoded = tokio::task::spawn_blocking(move || -> Result<Vec<(i32, Encoded)>> {
         let folded = fold::fold(spec, owned)?;
         let parts = split_by_date(spec, &folded)?;
         drop(folded);
-        parts.into_iter().map(|(date, batches)| Ok((date, encode(spec, &batches)?))).collect()
+        parts.into_iter().map(|(date, batches)| Ok((date, encode_with(spec, &promoted, &batches)?))).collect()
     })
     .await
     .map_err(|error| Error::new(ErrorKind::Retry, format!("encoding of segment {name} ended")).with_source(error))??;
@@ -77,12 +84,19 @@ pub async fn write(table: &Table, batches: &[RecordBatch], name: &str) -> Result
             date: Some(date),
             modification_time_ms: table.store().ambient().now_unix_micro() / 1_000,
             stats: Some(Arc::new(encoded.stats)),
+            promoted: held.clone(),
             path: path(date, name, number),
         };
         upload(table, &segment.path, encoded.pieces).await?;
         files.push(AddFile { segment });
     }
     Ok(files)
+}
+
+/// The names of promoted columns as a segment has them.
+pub(crate) fn promoted_names(promoted: &[PromotedColumn]) -> Option<Arc<str>> {
+    let names: Vec<&str> = promoted.iter().map(|column| column.name.as_str()).collect();
+    (!names.is_empty()).then(|| names.join(",").into())
 }
 
 /// Where the segment of a date lies below its table.
@@ -125,12 +139,20 @@ async fn upload_in_parts(
 /// # Errors
 /// [`ErrorKind::Invalid`] where a batch does not have the table's columns.
 pub fn encode(spec: &TableSpec, batches: &[RecordBatch]) -> Result<Encoded> {
-    for batch in batches {
-        check_columns(spec, batch)?;
-    }
+    encode_with(spec, &[], batches)
+}
+
+/// As [`encode()`], with columns promoted from the rows' attributes behind those of the table.
+///
+/// # Errors
+/// As [`encode()`].
+pub fn encode_with(spec: &TableSpec, promoted: &[PromotedColumn], batches: &[RecordBatch]) -> Result<Encoded> {
+    let shape = Shape { spec, promoted };
+    let filled = |batch: &RecordBatch| check_columns(spec, batch).and_then(|()| shape.fill(batch));
+    let batches = batches.iter().map(filled).collect::<Result<Vec<_>>>()?;
     let rows = batches.iter().map(RecordBatch::num_rows).sum();
-    let pieces = encoder::encode(spec, batches)?;
-    Ok(Encoded { pieces, stats: statistics::of(spec, batches, rows) })
+    let pieces = encoder::encode(shape, &batches)?;
+    Ok(Encoded { pieces, stats: statistics::of(shape, &batches, rows) })
 }
 
 fn check_columns(spec: &TableSpec, batch: &RecordBatch) -> Result<()> {

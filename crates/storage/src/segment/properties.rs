@@ -42,15 +42,20 @@ pub(super) fn writer_properties() -> WriterProperties {
 /// # Panics
 /// Never: the compression level is a valid constant.
 pub(super) fn settings_of(spec: &TableSpec, leaf: &Leaf) -> Settings {
-    let column = &spec.columns[leaf.column];
+    let level = ZstdLevel::try_new(ZSTD_LEVEL).expect("a level of zstd");
+    let compression = Compression::ZSTD(level);
+    let Some(column) = spec.columns.get(leaf.column) else {
+        // A promoted column is there to be filtered by.
+        let dictionary = leaf.data_type == DataType::Utf8;
+        return Settings { dictionary, statistics: true, bloom_filter: false, compression };
+    };
     let named = |names: &[&str]| leaf.is_flat() && names.contains(&column.name);
     // Prompts, ids and counts hardly repeat; hashing each of them costs more than compressing those that do.
     let map_value = column.column_type == ColumnType::TextMap && leaf.path.last().is_some_and(|name| name == "value");
-    let level = ZstdLevel::try_new(ZSTD_LEVEL).expect("a level of zstd");
     Settings {
         dictionary: leaf.data_type == DataType::Utf8 && !named(UNIQUE_TEXT) && !map_value,
         statistics: named(spec.statistics),
         bloom_filter: named(spec.bloom_filters),
-        compression: Compression::ZSTD(level),
+        compression,
     }
 }

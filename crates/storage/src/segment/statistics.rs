@@ -7,9 +7,9 @@ use arrow::compute;
 use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType};
 use chrono::{DateTime, Datelike, SecondsFormat};
 use serde_json::{Map, Number, Value, json};
-use spanlake_schema::TableSpec;
 
 use crate::delta::format_date;
+use crate::promotion::Shape;
 
 /// Characters of a text bound.
 const TEXT_BOUND_CHARS: usize = 32;
@@ -30,17 +30,32 @@ struct Bounds {
     max: Option<Value>,
 }
 
-/// The statistics of rows: `numRecords`, and for the table's statistics columns `minValues`, `maxValues`, `nullCount`.
-pub(super) fn of(spec: &TableSpec, batches: &[RecordBatch], rows: usize) -> Value {
-    let (mut min_values, mut max_values, mut null_count) = (Map::new(), Map::new(), Map::new());
-    for name in spec.statistics {
-        let index = spec.index_of(name);
-        let arrays: Vec<&ArrayRef> = batches.iter().map(|batch| batch.column(index)).collect();
+/// The statistics of rows: `numRecords`, and for the table's statistics columns and the promoted ones `minValues`, `maxValues`, `nullCount`.
+pub(super) fn of(shape: Shape<'_>, batches: &[RecordBatch], rows: usize) -> Value {
+    let own = shape.spec.statistics.iter().map(|name| (*name, shape.spec.index_of(name)));
+    let promoted = shape.promoted.iter().map(|column| column.name.as_str()).zip(shape.spec.columns.len()..);
+    let columns =
+        own.chain(promoted).map(|(name, index)| (name, batches.iter().map(|batch| batch.column(index)).collect()));
+    with(None, rows, columns)
+}
+
+/// The statistics of rows as they are known, with those of some columns.
+pub(super) fn with<'a>(
+    known: Option<&Value>,
+    rows: usize,
+    columns: impl Iterator<Item = (&'a str, Vec<&'a ArrayRef>)>,
+) -> Value {
+    let of = |key: &str| known.and_then(|known| known.get(key)?.as_object().cloned()).unwrap_or_default();
+    let (mut min_values, mut max_values, mut null_count): (Map<_, _>, Map<_, _>, Map<_, _>) =
+        (of("minValues"), of("maxValues"), of("nullCount"));
+    for (name, arrays) in columns {
         let nulls: usize = arrays.iter().map(|array| array.null_count()).sum();
         let bounds = bounds_of(&arrays);
-        min_values.extend(bounds.min.map(|min| ((*name).to_owned(), min)));
-        max_values.extend(bounds.max.map(|max| ((*name).to_owned(), max)));
-        null_count.insert((*name).to_owned(), json!(nulls));
+        for (values, bound) in [(&mut min_values, bounds.min), (&mut max_values, bounds.max)] {
+            values.remove(name);
+            values.extend(bound.map(|bound| (name.to_owned(), bound)));
+        }
+        null_count.insert(name.to_owned(), json!(nulls));
     }
     json!({"numRecords": rows, "minValues": min_values, "maxValues": max_values, "nullCount": null_count})
 }

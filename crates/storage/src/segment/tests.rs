@@ -44,6 +44,7 @@ const EVERYTHING: TableSpec = TableSpec {
     statistics: &["id", "text", "start", "end", "day", "count", "ratio", "cost_usd", "sum_usd"],
     bloom_filters: &["id"],
     sums: &[],
+    attributes: &[],
 };
 
 /// Texts whose bounds are hard to tell: long, at the end of the code points, before the gap in them, in many bytes.
@@ -295,6 +296,7 @@ const PAGED: TableSpec = TableSpec {
     statistics: &["id", "word", "count"],
     bloom_filters: &[],
     sums: &[],
+    attributes: &[],
 };
 
 /// A batch of ascending numbers with values of many pages in its map.

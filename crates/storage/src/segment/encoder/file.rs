@@ -116,8 +116,9 @@ impl Length for Zeros {
 impl ChunkReader for Zeros {
     type T = std::io::Take<std::io::Repeat>;
 
-    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(std::io::repeat(0).take(self.bytes.saturating_sub(start)))
+    /// From where the chunk began, in a file of its own or in one that it is copied from.
+    fn get_read(&self, _start: u64) -> Result<Self::T, ParquetError> {
+        Ok(std::io::repeat(0).take(self.bytes))
     }
 
     fn get_bytes(&self, _start: u64, length: usize) -> Result<Bytes, ParquetError> {

@@ -21,11 +21,13 @@ mod file;
 mod leaves;
 mod page;
 mod values;
+pub(in crate::segment) mod widen;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::datatypes::Schema;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use parquet::arrow::ArrowSchemaConverter;
@@ -34,6 +36,7 @@ use parquet::schema::types::SchemaDescriptor;
 use spanlake_schema::{DATE, TableSpec};
 
 use super::properties::{self, ROW_GROUP_ROWS};
+use crate::promotion::Shape;
 use crate::{Error, ErrorKind, Result};
 pub(in crate::segment) use chunk::Settings;
 use chunk::{Chunk, Encoder};
@@ -46,22 +49,22 @@ const SIDE_BY_SIDE_ROWS: usize = 4096;
 const THREADS_MAX: usize = 4;
 
 /// Encodes batches that have the table's columns as one file, given in pieces.
-pub(super) fn encode(spec: &TableSpec, batches: &[RecordBatch]) -> Result<Vec<Bytes>> {
+pub(super) fn encode(shape: Shape<'_>, batches: &[RecordBatch]) -> Result<Vec<Bytes>> {
     let failed = |source: ParquetError| {
-        Error::new(ErrorKind::Invalid, format!("cannot encode a segment of table {}", spec.name)).with_source(source)
+        let what = format!("cannot encode a segment of table {}", shape.spec.name);
+        Error::new(ErrorKind::Invalid, what).with_source(source)
     };
-    let schema = ArrowSchemaConverter::new().convert(&spec.file_schema()).map_err(failed)?;
+    let schema = ArrowSchemaConverter::new().convert(&shape.file_schema()).map_err(failed)?;
     let mut file = FileInPieces::new(schema.root_schema_ptr(), properties::writer_properties()).map_err(failed)?;
-    let leaves = leaves_of(spec);
+    let leaves = leaves_of(&shape.arrow_schema());
     for group in row_groups(batches, ROW_GROUP_ROWS) {
-        let chunks = encode_group(spec, &schema, &leaves, &group)?;
+        let chunks = encode_group(shape.spec, &schema, &leaves, &group)?;
         file.append_row_group(chunks).map_err(failed)?;
     }
     file.finish().map_err(failed)
 }
 
-fn leaves_of(spec: &TableSpec) -> Vec<Leaf> {
-    let schema = spec.arrow_schema();
+fn leaves_of(schema: &Schema) -> Vec<Leaf> {
     let columns = schema.fields().iter().enumerate().filter(|(_, field)| field.name() != DATE);
     columns.flat_map(|(index, field)| Leaf::of(index, field)).collect()
 }
@@ -93,9 +96,9 @@ fn encode_group(
     leaves: &[Leaf],
     batches: &[RecordBatch],
 ) -> Result<Vec<Chunk>> {
-    let columns: Vec<Vec<ArrayRef>> = (0..spec.columns.len())
-        .map(|index| batches.iter().map(|batch| Arc::clone(batch.column(index))).collect())
-        .collect();
+    let width = batches.first().map_or(0, RecordBatch::num_columns);
+    let columns: Vec<Vec<ArrayRef>> =
+        (0..width).map(|index| batches.iter().map(|batch| Arc::clone(batch.column(index))).collect()).collect();
     let bytes = |leaf: &Leaf| -> usize {
         columns[leaf.column].iter().map(|column| values::bytes_of(&leaf.reach(column, 0..column.len()))).sum()
     };
