@@ -47,6 +47,8 @@ mod retries;
 mod score;
 #[path = "pipeline/scored.rs"]
 mod scored;
+#[path = "pipeline/scrape.rs"]
+mod scrape;
 #[path = "pipeline/settling.rs"]
 mod settling;
 #[path = "pipeline/signals.rs"]

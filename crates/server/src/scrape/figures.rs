@@ -1,14 +1,14 @@
-//! `/metrics`: Prometheus text format 0.0.4.
+//! The server's own figures.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write};
 
 use spanlake_ingest::{IngestStats, Signal};
 use spanlake_query::QueryStats;
 use spanlake_storage::LakeStats;
 
-/// The content type of this format.
-pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+use crate::scrape::distribution::running;
+use crate::scrape::page::{Family, HistogramValue, Kind, Label, Series, Value};
 
 /// Everything that is shown, at one moment.
 #[derive(Debug, Default)]
@@ -24,70 +24,89 @@ pub(crate) struct Figures {
     pub(crate) services: Option<(IngestStats, LakeStats, QueryStats)>,
 }
 
-/// The whole page.
-pub(crate) fn render(figures: &Figures) -> String {
-    let mut page = Page::default();
-    let build = [("version", figures.version)];
-    page.family("spanlake_build_info", "gauge", "The version of this program, as a label.");
-    page.sample("spanlake_build_info", &build, 1);
-    page.gauge("spanlake_ready", "1 once replay is done and until shutdown begins.", u8::from(figures.is_ready));
-    page.gauge("spanlake_uptime_seconds", "Seconds since the process started.", figures.uptime_seconds);
-    if let Some(bytes) = figures.resident_bytes {
-        page.gauge("spanlake_process_resident_memory_bytes", "Resident memory of the process.", bytes);
+impl Figures {
+    /// All of them.
+    pub(crate) fn families(&self) -> Vec<Family> {
+        let mut page = Page::default();
+        page.family("spanlake_build_info", Kind::Gauge, "The version of this program, as a label.");
+        page.sample(&[("version", self.version)], 1u8);
+        let help = "1 once replay is done and until shutdown begins.";
+        page.gauge("spanlake_ready", help, u8::from(self.is_ready));
+        page.gauge("spanlake_uptime_seconds", "Seconds since the process started.", self.uptime_seconds);
+        if let Some(bytes) = self.resident_bytes {
+            page.gauge("spanlake_process_resident_memory_bytes", "Resident memory of the process.", bytes);
+        }
+        page.gauge("spanlake_otlp_body_bytes", "Bytes of OTLP bodies being received or worked on.", self.body_bytes);
+        let help = "Answers of the OTLP listeners by transport and status code.";
+        page.family("spanlake_otlp_answers_total", Kind::Counter, help);
+        for ((transport, code), count) in &self.answers {
+            page.sample(&[("transport", *transport), ("code", &code.to_string())], *count);
+        }
+        if let Some((ingest, lake, query)) = &self.services {
+            page.ingest(ingest);
+            page.lake(lake);
+            page.retries(ingest, lake);
+            page.query(query);
+        }
+        page.families
     }
-    page.gauge("spanlake_otlp_body_bytes", "Bytes of OTLP bodies being received or worked on.", figures.body_bytes);
-    page.family(
-        "spanlake_otlp_answers_total",
-        "counter",
-        "Answers of the OTLP listeners by transport and status code.",
-    );
-    for ((transport, code), count) in &figures.answers {
-        let code = code.to_string();
-        page.sample("spanlake_otlp_answers_total", &[("transport", *transport), ("code", &code)], count);
+}
+
+/// A number as scrapers take it: a double, which holds integers up to 2^53 exactly.
+trait Number {
+    fn number(self) -> f64;
+}
+
+impl Number for f64 {
+    fn number(self) -> f64 {
+        self
     }
-    if let Some((ingest, lake, query)) = &figures.services {
-        page.ingest(ingest);
-        page.lake(lake);
-        page.retries(ingest, lake);
-        page.query(query);
+}
+
+impl Number for u64 {
+    fn number(self) -> f64 {
+        self as f64
     }
-    page.text
+}
+
+impl Number for u8 {
+    fn number(self) -> f64 {
+        f64::from(self)
+    }
 }
 
 #[derive(Debug, Default)]
 struct Page {
-    text: String,
+    families: Vec<Family>,
 }
 
 impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    fn family(&mut self, name: impl Into<Cow<'static, str>>, kind: Kind, help: impl Into<Cow<'static, str>>) {
+        self.families.push(Family::new(name, kind, help));
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        self.text.push_str(name);
-        for (index, (label, content)) in labels.iter().enumerate() {
-            let content = content.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(self.text, "{}{label}=\"{content}\"", if index == 0 { '{' } else { ',' });
-        }
-        let _ = writeln!(self.text, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    /// A series of the family begun last.
+    fn sample(&mut self, labels: &[(&'static str, &str)], value: impl Number) {
+        let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect::<Vec<Label>>();
+        let series = Series { labels: labels.into(), value: Value::Number(value.number()) };
+        self.families.last_mut().expect("invariant: a family is begun before its series").series.push(series);
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
-        self.family(name, "gauge", help);
-        self.sample(name, &[], value);
+    fn gauge(&mut self, name: &'static str, help: &'static str, value: impl Number) {
+        self.family(name, Kind::Gauge, help);
+        self.sample(&[], value);
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: impl Display) {
-        self.family(name, "counter", help);
-        self.sample(name, &[], value);
+    fn counter(&mut self, name: impl Into<Cow<'static, str>>, help: impl Into<Cow<'static, str>>, value: impl Number) {
+        self.family(name, Kind::Counter, help);
+        self.sample(&[], value);
     }
 
     fn ingest(&mut self, stats: &IngestStats) {
-        self.family("spanlake_ingest_requests_total", "counter", "Export requests that came, by signal.");
+        self.family("spanlake_ingest_requests_total", Kind::Counter, "Export requests that came, by signal.");
         for signal in Signal::ALL {
             let count = stats.signal(signal).requests_total;
-            self.sample("spanlake_ingest_requests_total", &[("signal", signal.name())], count);
+            self.sample(&[("signal", signal.name())], count);
         }
         self.counter("spanlake_ingest_received_bytes_total", "Bytes of bodies as sent.", stats.received_bytes_total);
         let help = "Bytes of bodies after decompression.";
@@ -101,18 +120,18 @@ impl Page {
                 ("stored", format!("Durably stored {words}."), counts.stored_total),
                 ("duplicate", format!("Stored before and sent again {words}."), counts.duplicate_total),
             ] {
-                self.counter(&format!("spanlake_ingest_{verb}_{items}_total"), &help, count);
+                self.counter(format!("spanlake_ingest_{verb}_{items}_total"), help, count);
             }
         }
         let name = "spanlake_ingest_refused_requests_total";
-        self.family(name, "counter", "Export requests refused whole, by reason.");
+        self.family(name, Kind::Counter, "Export requests refused whole, by reason.");
         for (reason, count) in [
             ("malformed", stats.malformed_requests_total),
             ("too_large", stats.too_large_requests_total),
             ("overloaded", stats.overloaded_requests_total),
             ("unavailable", stats.unavailable_requests_total),
         ] {
-            self.sample(name, &[("reason", reason)], count);
+            self.sample(&[("reason", reason)], count);
         }
         self.gauge("spanlake_ingest_in_flight_bytes", "Bytes of requests in flight.", stats.in_flight_bytes);
         let help = "Strings whose invalid UTF-8 was repaired.";
@@ -122,10 +141,9 @@ impl Page {
         let help = "LLM calls stored without a cost because no price is known.";
         self.counter("spanlake_ingest_unpriced_calls_total", help, stats.unpriced_calls_total);
         let help = "Values that a rule of the attribute policy changed or dropped.";
-        self.family("spanlake_policy_values_total", "counter", help);
+        self.family("spanlake_policy_values_total", Kind::Counter, help);
         for (rule, values) in &stats.policy_values_total {
-            let rule = rule.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            self.sample("spanlake_policy_values_total", &[("rule", &rule)], values);
+            self.sample(&[("rule", rule)], *values);
         }
         let help = "Time spent decompressing and decoding.";
         self.counter("spanlake_ingest_walk_seconds_total", help, stats.walk_seconds_total);
@@ -184,130 +202,27 @@ impl Page {
     }
 
     fn query(&mut self, stats: &QueryStats) {
-        self.family("spanlake_queries_total", "counter", "Queries that ended, by outcome.");
+        self.family("spanlake_queries_total", Kind::Counter, "Queries that ended, by outcome.");
         for (outcome, count) in [
             ("succeeded", stats.succeeded_total),
             ("failed", stats.failed_total),
             ("forbidden", stats.forbidden_total),
             ("cancelled", stats.cancelled_total),
         ] {
-            self.sample("spanlake_queries_total", &[("outcome", outcome)], count);
+            self.sample(&[("outcome", outcome)], count);
         }
         self.gauge("spanlake_queries_running", "Queries running now.", stats.running);
         self.gauge("spanlake_query_memory_bytes", "Memory of running queries.", stats.memory_bytes);
-        let name = "spanlake_query_duration_seconds";
-        self.family(name, "histogram", "How long queries took.");
-        let mut below = 0;
-        for (bound, count) in &stats.duration_seconds_buckets {
-            below += count;
-            // The infinite bucket is written below, so that it is there even without any other.
-            if bound.is_finite() {
-                self.sample(&format!("{name}_bucket"), &[("le", &bound.to_string())], below);
-            }
-        }
-        self.sample(&format!("{name}_bucket"), &[("le", "+Inf")], below);
-        self.sample(&format!("{name}_sum"), &[], stats.duration_seconds_sum);
-        self.sample(&format!("{name}_count"), &[], below);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use spanlake_ingest::SignalStats;
-
-    use super::*;
-
-    /// Reads the page as a scraper does: every sample belongs to the family announced before it, names are legal, values
-    /// are numbers, no series comes twice.
-    fn parse(page: &str) -> BTreeMap<String, f64> {
-        let mut series = BTreeMap::new();
-        let mut families = BTreeMap::new();
-        let mut current = String::new();
-        for line in page.lines() {
-            if let Some(help) = line.strip_prefix("# HELP ") {
-                current = help.split_once(' ').expect("has a help text").0.to_owned();
-            } else if let Some(kind) = line.strip_prefix("# TYPE ") {
-                let (name, kind) = kind.split_once(' ').expect("has a type");
-                assert_eq!(name, current);
-                assert!(families.insert(name.to_owned(), kind.to_owned()).is_none(), "{name} comes twice");
-            } else {
-                let (key, value) = line.rsplit_once(' ').expect("is a sample");
-                let name = key.split('{').next().expect("has a name");
-                assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}");
-                let base = if families[&current] == "histogram" {
-                    name.trim_end_matches("_bucket").trim_end_matches("_sum").trim_end_matches("_count")
-                } else {
-                    name
-                };
-                assert_eq!(base, current, "{line}");
-                assert_eq!(name.ends_with("_total"), families[&current] == "counter", "{line}");
-                let value: f64 = value.parse().expect("is a number");
-                assert!(series.insert(key.to_owned(), value).is_none(), "{key} comes twice");
-            }
-        }
-        series
-    }
-
-    #[test]
-    fn a_scraper_reads_every_figure() {
-        let figures = Figures {
-            version: "1.2.3 \"x\"",
-            is_ready: true,
-            uptime_seconds: 1.5,
-            resident_bytes: Some(42),
-            body_bytes: 7,
-            answers: BTreeMap::from([(("grpc", 0), 5), (("http", 200), 6), (("http", 429), 1)]),
-            services: Some((
-                IngestStats {
-                    signals: std::array::from_fn(|index| SignalStats {
-                        requests_total: 2,
-                        stored_total: 11 + index as u64,
-                        duplicate_total: 9,
-                        ..SignalStats::default()
-                    }),
-                    malformed_requests_total: 3,
-                    ..IngestStats::default()
-                },
-                LakeStats {
-                    last_flush_error: Some("gone".to_owned()),
-                    retry_forgotten_total: 8,
-                    ..LakeStats::default()
-                },
-                QueryStats {
-                    duration_seconds_buckets: vec![(0.1, 2), (1.0, 3), (f64::INFINITY, 4)],
-                    duration_seconds_sum: 20.5,
-                    ..QueryStats::default()
-                },
-            )),
+        self.family("spanlake_query_duration_seconds", Kind::Histogram, "How long queries took.");
+        let counts: Vec<u64> = stats.duration_seconds_buckets.iter().map(|(_, count)| *count).collect();
+        let bounds = stats.duration_seconds_buckets.iter().map(|(bound, _)| *bound);
+        let histogram = HistogramValue {
+            buckets: bounds.zip(running(&counts)).filter(|(bound, _)| bound.is_finite()).collect(),
+            count: counts.iter().sum(),
+            sum: stats.duration_seconds_sum,
+            exponential: None,
         };
-        let series = parse(&render(&figures));
-        for (key, value) in [
-            ("spanlake_build_info{version=\"1.2.3 \\\"x\\\"\"}", 1.0),
-            ("spanlake_ready", 1.0),
-            ("spanlake_process_resident_memory_bytes", 42.0),
-            ("spanlake_otlp_answers_total{transport=\"http\",code=\"429\"}", 1.0),
-            ("spanlake_ingest_requests_total{signal=\"logs\"}", 2.0),
-            ("spanlake_ingest_stored_spans_total", 11.0),
-            ("spanlake_ingest_duplicate_spans_total", 9.0),
-            ("spanlake_retry_forgotten_total", 8.0),
-            ("spanlake_ingest_stored_metric_points_total", 12.0),
-            ("spanlake_ingest_stored_log_records_total", 13.0),
-            ("spanlake_ingest_refused_requests_total{reason=\"malformed\"}", 3.0),
-            ("spanlake_flush_failing", 1.0),
-            ("spanlake_query_duration_seconds_bucket{le=\"0.1\"}", 2.0),
-            ("spanlake_query_duration_seconds_bucket{le=\"1\"}", 5.0),
-            ("spanlake_query_duration_seconds_bucket{le=\"+Inf\"}", 9.0),
-            ("spanlake_query_duration_seconds_count", 9.0),
-            ("spanlake_query_duration_seconds_sum", 20.5),
-        ] {
-            assert_eq!(series.get(key), Some(&value), "{key}: {series:#?}");
-        }
-    }
-
-    #[test]
-    fn before_replay_is_done_the_process_shows_itself() {
-        let series = parse(&render(&Figures { version: "1", ..Figures::default() }));
-        assert_eq!(series["spanlake_ready"], 0.0);
-        assert!(!series.contains_key("spanlake_hot_rows"));
+        let series = Series { labels: Vec::new().into(), value: Value::Histogram(Box::new(histogram)) };
+        self.families.last_mut().expect("invariant: the family is begun above").series.push(series);
     }
 }
