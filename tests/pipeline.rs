@@ -51,6 +51,8 @@ mod rollups;
 mod score;
 #[path = "pipeline/scored.rs"]
 mod scored;
+#[path = "pipeline/scrape.rs"]
+mod scrape;
 #[path = "pipeline/settling.rs"]
 mod settling;
 #[path = "pipeline/signals.rs"]

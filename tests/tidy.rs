@@ -39,7 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ingest", &["schema", "storage"]),
     ("metrics", &["schema", "storage"]),
     ("query", &["schema", "storage", "metrics"]),
-    ("server", &["schema", "storage", "ingest", "query"]),
+    ("server", &["schema", "storage", "ingest", "query", "metrics"]),
     ("testkit", &["schema"]),
     ("features", &[]),
 ];

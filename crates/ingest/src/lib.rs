@@ -44,6 +44,7 @@ mod meaning;
 mod metric_fields;
 mod metric_walk;
 mod nulls;
+mod observer;
 mod origin;
 mod point_columns;
 pub mod policy;
@@ -70,6 +71,7 @@ mod walk;
 mod wire;
 
 pub use decode::{Decoder, FileText};
+pub use observer::CallObserver;
 pub use recall::RECALLED;
 pub use receive::{
     ContentEncoding, ContentType, ExportOutcome, Ingest, IngestOptions, Rejection, RejectionKind, Request,

@@ -11,6 +11,7 @@ use spanlake_storage::{Entry, Error, ErrorKind, Frame, Lake, Receipt, Result};
 
 use crate::Ingest;
 use crate::meaning::Meaning;
+use crate::observer::{CallObserver, Observation};
 use crate::recall;
 use crate::roles::Told;
 use crate::traces::{TraceOf, Traces};
@@ -43,6 +44,7 @@ pub(crate) struct Settling {
     traces: Traces,
     /// Corrections that the log did not take, by tenant.
     waiting: Mutex<Vec<(String, Correction)>>,
+    observer: Option<Arc<dyn CallObserver>>,
 }
 
 impl Settling {
@@ -53,17 +55,34 @@ impl Settling {
         limit_bytes: usize,
     ) -> Arc<Self> {
         let traces = Traces::new(Arc::clone(&meaning), limit_bytes);
-        Arc::new(Self { lake, ambient, meaning, traces, waiting: Mutex::default() })
+        Arc::new(Self { lake, ambient, meaning, traces, waiting: Mutex::default(), observer: None })
     }
 
     /// The same by other rules and prices; what was told so far is forgotten.
     pub(crate) fn with_meaning(&self, meaning: Arc<Meaning>) -> Arc<Self> {
-        Self::new(Arc::clone(&self.lake), Arc::clone(&self.ambient), meaning, self.traces.limit_bytes())
+        Arc::new(self.forgetful(meaning, self.traces.limit_bytes()))
     }
 
     /// The same within other bounds; what was told so far is forgotten.
     pub(crate) fn with_limit(&self, limit_bytes: usize) -> Arc<Self> {
-        Self::new(Arc::clone(&self.lake), Arc::clone(&self.ambient), Arc::clone(&self.meaning), limit_bytes)
+        Arc::new(self.forgetful(Arc::clone(&self.meaning), limit_bytes))
+    }
+
+    /// The same with somebody who is told of calls; what was told so far is forgotten.
+    pub(crate) fn with_observer(&self, observer: Arc<dyn CallObserver>) -> Arc<Self> {
+        let forgetful = self.forgetful(Arc::clone(&self.meaning), self.traces.limit_bytes());
+        Arc::new(Self { observer: Some(observer), ..forgetful })
+    }
+
+    fn forgetful(&self, meaning: Arc<Meaning>, limit_bytes: usize) -> Self {
+        Self {
+            lake: Arc::clone(&self.lake),
+            ambient: Arc::clone(&self.ambient),
+            traces: Traces::new(Arc::clone(&meaning), limit_bytes),
+            meaning,
+            waiting: Mutex::default(),
+            observer: self.observer.clone(),
+        }
     }
 
     /// Stores a request once, and logs the corrections that follow from what it told before it is answered.
@@ -84,8 +103,14 @@ impl Settling {
 
     async fn store_and_settle(&self, entry: Entry, told: Told) -> Result<Receipt> {
         let (tenant, received_unix_nano) = (entry.frame.tenant.clone(), entry.frame.received_unix_nano);
+        // Where no row tells of a call there is nothing to observe.
+        let observer = self.observer.as_ref().filter(|_| !told.rows.is_empty());
+        let observation = observer.map(|observer| Observation::new(observer, &entry.batches));
         let receipt = self.lake.append_once(entry).await?;
         if !receipt.is_repeat {
+            if let Some(observation) = observation {
+                observation.tell().await;
+            }
             let received_micros = (received_unix_nano / 1_000) as i64;
             let found = self.traces.admit(&tenant, told, received_micros, self.ambient.now_unix_nano());
             self.log(&tenant, found).await;
@@ -192,6 +217,13 @@ impl Ingest {
     #[must_use]
     pub fn with_trace_memory(mut self, limit_bytes: usize) -> Self {
         self.settling = self.settling.with_limit(limit_bytes);
+        self
+    }
+
+    /// Tells an observer of the calls of every request that is stored from now on, before the request is answered.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<dyn CallObserver>) -> Self {
+        self.settling = self.settling.with_observer(observer);
         self
     }
 

@@ -143,6 +143,11 @@ impl Histogram {
         self.rank(x).filter(|_| self.count > 0).map(|rank| rank / self.count as f64)
     }
 
+    /// How many buckets are populated, that of zeros included.
+    pub fn bucket_count(&self) -> usize {
+        self.negative.len() + usize::from(self.zero_count > 0) + self.positive.len()
+    }
+
     /// All populated buckets, from the least values to the greatest.
     pub fn buckets(&self) -> impl Iterator<Item = Bucket> + '_ {
         self.places().map(|(place, count)| {

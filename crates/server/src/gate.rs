@@ -9,6 +9,7 @@ use spanlake_query::QueryEngine;
 use spanlake_query::rollup::Rollups;
 use spanlake_storage::Lake;
 
+use crate::scrape::CallTotals;
 use crate::shutdown::Stop;
 
 /// Everything behind the listeners.
@@ -18,6 +19,8 @@ pub(crate) struct Services {
     pub(crate) ingest: Ingest,
     pub(crate) engine: Arc<QueryEngine>,
     pub(crate) rollups: Arc<Rollups>,
+    /// What `/metrics` shows of calls.
+    pub(crate) calls: Arc<CallTotals>,
 }
 
 /// Why there is nothing to serve yet, or no more.

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::http::{HeaderName, StatusCode};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use tokio::time::Instant;
 
 use crate::body::{BodyBudget, BodyReader};
 use crate::config::resident_bytes;
-use crate::gate::Gate;
-use crate::metrics_text::{self, Figures};
+use crate::gate::{Gate, Services};
+use crate::scrape::{self, Figures, Format};
 use crate::sql_http::{self, ApiError, STATEMENT_BYTES_MAX};
 use crate::{promote, renormalise, reprice, verify_http};
 
@@ -82,9 +82,23 @@ async fn ready(State(api): State<Api>) -> Response {
     }
 }
 
-async fn metrics(State(api): State<Api>) -> Response {
-    let services = api.gate.services().ok();
-    let figures = Figures {
+async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Response {
+    let format = Format::accepted(&headers);
+    // A page with as many keys as there may be takes many milliseconds to write.
+    let page = tokio::task::spawn_blocking(move || {
+        let services = api.gate.services().ok();
+        let figures = figures(&api, services);
+        scrape::render(format, &figures, services.map(|services| &*services.calls))
+    });
+    let Ok(page) = page.await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let cached = |text| HeaderValue::from_static(text);
+    let headers =
+        [(CONTENT_TYPE, format.content_type()), (CACHE_CONTROL, cached("no-store")), (VARY, cached("accept"))];
+    (headers, page).into_response()
+}
+
+fn figures(api: &Api, services: Option<&Services>) -> Figures {
+    Figures {
         version: env!("CARGO_PKG_VERSION"),
         is_ready: api.gate.readiness().is_ok(),
         uptime_seconds: api.started.elapsed().as_secs_f64(),
@@ -92,9 +106,7 @@ async fn metrics(State(api): State<Api>) -> Response {
         body_bytes: api.otlp_budget.used_bytes() as u64,
         answers: api.gate.answers(),
         services: services.map(|services| (services.ingest.stats(), services.lake.stats(), services.engine.stats())),
-    };
-    let headers: [(HeaderName, &str); 2] = [(CONTENT_TYPE, metrics_text::CONTENT_TYPE), (CACHE_CONTROL, "no-store")];
-    (headers, metrics_text::render(&figures)).into_response()
+    }
 }
 
 async fn not_found(request: Request) -> Response {
@@ -148,7 +160,7 @@ mod tests {
         );
         let (status, content_type, body) = ask("GET", "/metrics").await;
         assert_eq!(status, StatusCode::OK);
-        assert_eq!(content_type, metrics_text::CONTENT_TYPE);
+        assert_eq!(content_type, Format::Text.content_type());
         assert!(body.contains("\nspanlake_ready 0\n"), "{body}");
         for (method, path) in [("POST", "/api/v1/sql"), ("GET", "/api/v1/sql?q=SELECT+1")] {
             let (status, _, body) = ask(method, path).await;

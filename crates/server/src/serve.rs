@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde_json::json;
 use spanlake_ingest::policy::Policy;
-use spanlake_ingest::{Decoder, Ingest, IngestOptions};
+use spanlake_ingest::{CallObserver, Decoder, Ingest, IngestOptions};
 use spanlake_query::rollup::Rollups;
 use spanlake_query::{QueryEngine, QueryErrorKind, QueryOptions, Views};
 use spanlake_schema::{Ambient, System};
@@ -26,6 +26,7 @@ use crate::gate::{Gate, Services};
 use crate::http_api::Api;
 use crate::listener::Listener;
 use crate::otlp_http::Receiver;
+use crate::scrape::CallTotals;
 use crate::shutdown::{Stop, stop_on_signals};
 use crate::{control, http_api, otlp_grpc, otlp_http, reading, settle};
 
@@ -156,7 +157,11 @@ async fn open(
         in_flight_limit_bytes: config.ingest.in_flight_limit_bytes,
         ambient: Arc::clone(&ambient),
     };
-    let ingest = Ingest::new(Arc::clone(&lake), ingest_options).with_decoder(&decoder).with_policy(policy);
+    let calls = Arc::new(CallTotals::default());
+    let ingest = Ingest::new(Arc::clone(&lake), ingest_options)
+        .with_decoder(&decoder)
+        .with_policy(policy)
+        .with_observer(Arc::clone(&calls) as Arc<dyn CallObserver>);
     let source = Arc::clone(&lake) as Arc<dyn TableSource>;
     let engine = QueryEngine::with_views(source, query_options(&config.query), views(&config.query)?)?;
     let sql_dir = config.query.sql_dir.as_deref();
@@ -166,7 +171,7 @@ async fn open(
     )
     .await
     .context("rollups")?;
-    Ok(Services { lake, ingest, engine, rollups })
+    Ok(Services { lake, ingest, engine, rollups, calls })
 }
 
 /// Tries again, so many times, what failed in a way that may pass.
