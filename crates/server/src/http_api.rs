@@ -9,6 +9,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, V
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::body::{BodyBudget, BodyReader};
@@ -33,6 +34,8 @@ pub(crate) struct Api {
     page: Arc<str>,
     otlp_budget: BodyBudget,
     started: Instant,
+    /// Held while a page of `/metrics` is written.
+    scrapes: Arc<Mutex<()>>,
 }
 
 impl Api {
@@ -50,6 +53,7 @@ impl Api {
             page: start_page(facts).into(),
             otlp_budget,
             started: Instant::now(),
+            scrapes: Arc::default(),
         }
     }
 }
@@ -84,8 +88,10 @@ async fn ready(State(api): State<Api>) -> Response {
 
 async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Response {
     let format = Format::accepted(&headers);
-    // A page with as many keys as there may be takes many milliseconds to write.
+    // With as many keys as there may be a page has some 20 MB and takes many milliseconds to write: one at a time, off the I/O runtime.
+    let writing = Arc::clone(&api.scrapes).lock_owned().await;
     let page = tokio::task::spawn_blocking(move || {
+        let _writing = writing;
         let services = api.gate.services().ok();
         let figures = figures(&api, services);
         scrape::render(format, &figures, services.map(|services| &*services.calls))

@@ -17,7 +17,7 @@ use crate::scrape::bounds;
 use crate::scrape::distribution::{Distribution, Measure};
 use crate::scrape::page::{Family, Kind, Label, Series, Value};
 
-/// Keys that are kept apart. As one takes 40 KiB at worst, 5 KiB as a rule, and some hundred lines of a page, there has to be an end.
+/// Keys that are kept apart. As one takes 5 KiB as a rule and 48 KiB at worst, and a hundred lines of a page, there has to be an end.
 const KEYS_MAX: usize = 1_000;
 
 /// A label's value is cut here, at the end of a character.
