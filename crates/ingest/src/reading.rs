@@ -211,6 +211,11 @@ impl<'a> Facts<'a> {
             }
             return;
         };
+        let fact = match fact {
+            // Some producers write all their attributes as JSON. A column that stands in for its attribute has it as it came.
+            Fact::Text(text) if !reading.canonical => Fact::Text(convert::unquoted(text)),
+            fact => fact,
+        };
         self.offer(rules, reading, attribute, fact);
     }
 

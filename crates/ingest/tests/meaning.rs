@@ -348,6 +348,7 @@ fn emitters_that_disagree_on_cached_tokens_tell_the_same_input() {
         // Its total is the sum of what it tells.
         ("opentelemetry.instrumentation.bedrock", "0.62.4", 200, Some(218)),
         ("@traceloop/instrumentation-anthropic", "0.27.0", 200, Some(218)),
+        ("openlit.instrumentation.anthropic", "1.0.0", 200, Some(218)),
     ] {
         let rows = cached_call((scope, version), input, total);
         assert_eq!(rows.int("input_tokens", 0), Some(294), "{scope} {version} {input} {total:?}");
@@ -403,4 +404,42 @@ fn half_a_report_of_a_stream_is_no_second_call() {
     assert_eq!(role("call 1"), Some("duplicate"));
     assert_eq!(role("call 2"), Some("leaf"));
     assert_eq!(role("call 3"), Some("leaf"));
+}
+
+/// Scenario: MLflow's export, which writes its attributes as JSON and counts cached tokens in; an agent's call in Haystack; a call of
+/// Mistral's own client; a provider under the name of a class. Guarantee: input is counted once, and models have no quotes.
+#[test]
+fn what_mlflow_haystack_and_mistral_tell_of_calls() {
+    let usage = r#"{"input_tokens":294,"output_tokens":27,"total_tokens":321,"cache_read_input_tokens":64,"cache_creation_input_tokens":30}"#;
+    let rows = Rows::span(span(vec![
+        text("mlflow.spanType", "\"CHAT_MODEL\""),
+        text("mlflow.llm.model", "\"claude-sonnet-4-0\""),
+        text("mlflow.llm.provider", "\"anthropic\""),
+        text("mlflow.chat.tokenUsage", usage),
+    ]));
+    assert_eq!(rows.text("model", 0), Some("claude-sonnet-4-0"));
+    assert_eq!(
+        ["input_tokens", "output_tokens", "cache_read_tokens"].map(|of| rows.int(of, 0)),
+        [294, 27, 64].map(Some)
+    );
+    assert_eq!(rows.text("usage_role", 0), Some("leaf"));
+
+    let output = r#"{"replies":[{"role":"assistant","meta":{"model":"gpt-4o-mini-2024-07-18","finish_reason":"tool_calls","usage":{"prompt_tokens":22,"completion_tokens":13}}}]}"#;
+    let attributes = vec![text("haystack.agent.step.llm.output", output)];
+    let rows = Rows::span(Span { name: "haystack.agent.step.llm".to_owned(), ..span(attributes) });
+    assert_eq!((rows.text("operation", 0), rows.text("usage_role", 0)), (Some("chat"), Some("leaf")));
+    assert_eq!((rows.int("input_tokens", 0), rows.int("output_tokens", 0)), (Some(22), Some(13)));
+    let attributes = vec![text("haystack.tool.name", "get_weather")];
+    let rows = Rows::span(Span { name: "haystack.agent.step.tool".to_owned(), ..span(attributes) });
+    assert_eq!((rows.text("operation", 0), rows.text("tool_name", 0)), (Some("execute_tool"), Some("get_weather")));
+
+    let attributes = vec![
+        text("gen_ai.system", "openai_responses_llm"),
+        text("gen_ai.request.model", "gpt-4o-mini"),
+        int("gen_ai.usage.prompt_tokens", 19),
+        int("gen_ai.usage.completion_tokens", 5),
+    ];
+    let name = "chat_completion_v1_chat_completions_post".to_owned();
+    let rows = Rows::span(Span { name, ..span(attributes) });
+    assert_eq!((rows.text("operation", 0), rows.text("provider", 0)), (Some("chat"), Some("openai")));
 }

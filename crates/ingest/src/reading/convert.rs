@@ -80,6 +80,15 @@ pub(super) fn convert(read_as: ReadAs, value: Value<'_>) -> Option<Fact<'_>> {
     }
 }
 
+/// A JSON string without its quotes, where it is one without anything escaped.
+#[inline]
+pub(super) fn unquoted(text: &[u8]) -> &[u8] {
+    match text {
+        [b'"', inner @ .., b'"'] if !inner.is_empty() && !inner.iter().any(|byte| b"\"\\".contains(byte)) => inner,
+        text => text,
+    }
+}
+
 /// A whole number: int, double without a fraction, or decimal text.
 fn integer(value: Value<'_>) -> Option<i64> {
     match value {
