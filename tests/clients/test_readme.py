@@ -52,12 +52,20 @@ def test_programs_run_and_their_call_arrives(program, tmp_path, server, provider
     }
 
 
+def rolled_up(server):
+    # They take in what is committed, one after the other.
+    for name in ["model_usage_hour", "model_usage_day"]:
+        subprocess.run([spanlake.binary(), "rollup", "run", name, "--control", server.control], check=True)
+    return server.sql("SELECT 1 FROM model_usage_day")
+
+
 def test_queries_answer(tmp_path, server, provider):
     openai_program(tmp_path, server, provider)
     traceloop_program(tmp_path, server, provider)
     # A workflow with an agent: one of the queries is about those.
     variables = {"TRACELOOP_BASE_URL": server.otlp, "TRACELOOP_TELEMETRY": "false"}
     spanlake.run_program("traceloop_workflow.py", spanlake.environment("traceloop"), provider.url, env=variables)
+    spanlake.poll(lambda: rolled_up(server), 30, "the rollups have taken in the calls")
     queries = blocks("sql")
     assert len(queries) >= 5
     for query in queries:
