@@ -155,6 +155,9 @@ const STORE_FAILED: &str = "Object Store error";
 /// How the Parquet reader announces that a predicate could not be computed, such as a cast of text that is no number.
 const PREDICATE_FAILED: &str = "Error evaluating filter predicate";
 
+/// How DataFusion tells of a task that did not panic and has no result: it was cancelled.
+const TASK_CANCELLED: &str = "Non Panic Task error";
+
 /// How the planner announces operands of types that do not belong together, where it takes that for an error of its own.
 const NOT_COERCED: &str = "Failed to coerce types";
 
@@ -176,6 +179,8 @@ fn kind(error: &DataFusionError) -> QueryErrorKind {
     });
     match root(error) {
         DataFusionError::ResourcesExhausted(_) => QueryErrorKind::Exhausted,
+        // The same cancelled task, where DataFusion has made text of it.
+        DataFusionError::Execution(text) if text.starts_with(TASK_CANCELLED) => QueryErrorKind::Unavailable,
         DataFusionError::SQL(..)
         | DataFusionError::Plan(_)
         | DataFusionError::SchemaError(..)

@@ -523,6 +523,13 @@ async fn an_engine_is_dropped_within_another_runtime_and_ends_its_answers() {
     assert_eq!(end.kind, QueryErrorKind::Unavailable, "{end}");
 }
 
+/// Scenario: DataFusion tells of a cancelled task in words only. Guarantee: it is no fault of the statement's.
+#[test]
+fn a_cancelled_task_is_no_invalid_statement() {
+    let told = datafusion::error::DataFusionError::Execution("Non Panic Task error: task 7 was cancelled".to_owned());
+    assert_eq!(QueryError::from(told).kind, QueryErrorKind::Unavailable);
+}
+
 #[tokio::test]
 async fn timestamps_at_the_edge_of_a_millisecond_are_not_pruned_away() {
     let fixture = Fixture::new().await;

@@ -92,6 +92,7 @@ async fn run_all(process: &Process) {
 async fn every_rollup_equals_its_select_over_all_of_the_source() {
     let seeds = std::env::var("SPANLAKE_ROLLUP_SEEDS").map_or(2, |seeds| seeds.parse().expect("a number of seeds"));
     for seed in 0..seeds {
+        println!("seed {seed}");
         let mut random = SplitMix64::new(900 + seed);
         let mut world = World::new(900 + seed).await;
         let (first, second) = (world.process_of(&files()).await, world.process_of(&files()).await);
