@@ -189,6 +189,11 @@ impl QueryEngine {
         }
     }
 
+    /// Whether there is a view of that name.
+    pub(crate) fn has_view(&self, name: &str) -> bool {
+        self.views.get(name).is_some()
+    }
+
     /// Where its tables come from.
     pub(crate) fn source(&self) -> &Arc<dyn TableSource> {
         &self.source

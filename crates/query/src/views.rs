@@ -14,7 +14,7 @@ use spanlake_schema::{TABLES, messages};
 use crate::attributes::PROMOTED_COLUMNS;
 use crate::contents::CONTENT;
 use crate::sql_file::{self, Header, error_at};
-use crate::{QueryError, guard};
+use crate::{QueryError, guard, rollup};
 
 /// What the header of a view tells.
 const HEADER_KEYS: &[&str] = &["name", "description", "contents"];
@@ -111,7 +111,7 @@ impl View {
 }
 
 fn is_table(name: &str) -> bool {
-    TABLES.iter().any(|spec| spec.name == name) || name == PROMOTED_COLUMNS.name
+    TABLES.iter().any(|spec| spec.name == name) || name == PROMOTED_COLUMNS.name || rollup::is_built_in(name)
 }
 
 fn located(file: &str, select_line: usize, error: QueryError) -> QueryError {

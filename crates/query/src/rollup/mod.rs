@@ -44,7 +44,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::sql_file::read_folder;
-use crate::{QueryEngine, QueryError};
+use crate::{QueryEngine, QueryError, QueryErrorKind};
 use definition::{BUILT_IN, Definition};
 use run::{DAYS_PER_COMMIT, Job};
 
@@ -246,17 +246,7 @@ impl Rollups {
                 return;
             }
         };
-        let is_same = |path: &PathBuf, text: &String| {
-            let state = self.state.lock();
-            state.files.get(path).is_some_and(|known| known.text == *text && known.error.is_none())
-        };
-        let gone: Vec<String> = {
-            let mut state = self.state.lock();
-            let gone = state.files.extract_if(.., |path, _| !found.contains_key(path));
-            gone.filter_map(|(path, _)| Some(path.file_stem()?.to_string_lossy().into_owned())).collect()
-        };
-        self.state.lock().jobs.retain(|job| !gone.contains(&job.definition.name));
-        let mut fresh: Vec<(PathBuf, String)> = found.into_iter().filter(|(path, text)| !is_same(path, text)).collect();
+        let mut fresh = self.state.lock().take_in(found);
         // A rollup may read one that stands later in the alphabet.
         for _ in 0..fresh.len() {
             let mut left = Vec::new();
@@ -278,8 +268,11 @@ impl Rollups {
 
     async fn take_up(&self, path: &Path, text: &str) -> Result<(), QueryError> {
         let definition = Definition::parse(&path.to_string_lossy(), text)?;
-        if BUILT_IN.iter().any(|(file, _)| file.ends_with(&format!("/{}.sql", definition.name))) {
+        if is_built_in(&definition.name) {
             return Err(definition.error(format!("rollup {} is one of the product's own", definition.name)));
+        }
+        if self.context.engine.has_view(&definition.name) {
+            return Err(definition.error(format!("name {} is that of a view", definition.name)));
         }
         let name = definition.name.clone();
         let job = Arc::new(self.context.job(definition).await?);
@@ -289,6 +282,36 @@ impl Rollups {
             None => state.jobs.push(job),
         }
         Ok(())
+    }
+}
+
+/// Whether a rollup of that name comes with the product.
+pub(crate) fn is_built_in(name: &str) -> bool {
+    let stem = |file: &str| file.rsplit('/').next().and_then(|last| last.strip_suffix(".sql")) == Some(name);
+    BUILT_IN.iter().any(|(file, _)| stem(file))
+}
+
+impl State {
+    /// Drops the files that are gone, and their rollups. Returns the files that are to be read: new and changed ones, and those
+    /// that could not be used, where that may be otherwise by now: the store failed, or another file has changed.
+    fn take_in(&mut self, found: BTreeMap<PathBuf, String>) -> Vec<(PathBuf, String)> {
+        let gone: Vec<String> = self
+            .files
+            .extract_if(.., |path, _| !found.contains_key(path))
+            .filter_map(|(path, _)| Some(path.file_stem()?.to_string_lossy().into_owned()))
+            .collect();
+        self.jobs.retain(|job| !gone.contains(&job.definition.name));
+        let is_known =
+            |(path, text): &(&PathBuf, &String)| self.files.get(*path).is_some_and(|file| file.text == **text);
+        let is_news = !gone.is_empty() || !found.iter().all(|file| is_known(&file));
+        let is_settled = |(path, text): &(PathBuf, String)| {
+            let Some(file) = self.files.get(path).filter(|file| file.text == *text) else { return false };
+            match &file.error {
+                None => true,
+                Some(error) => !is_news && error.kind != QueryErrorKind::Unavailable,
+            }
+        };
+        found.into_iter().filter(|file| !is_settled(file)).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Every built-in rollup, and rollups of the user's own.
 
 use super::*;
+use crate::sql_file::read_folder;
 
 /// Rollups as a user would write them: short windows, sketches, strange keys, one over another.
 const OWN: &[(&str, &str)] = &[
@@ -182,6 +183,7 @@ async fn files_come_change_and_go_without_a_restart() {
         "broken.sql",
         &quarters.replace("name: quarters", "name: broken").replace("avg(duration_ns)", "avg(duration)"),
     );
+    write("llm_calls.sql", &quarters.replace("name: quarters", "name: llm_calls"));
     write("cost_daily.sql", &quarters.replace("name: quarters", "name: cost_daily"));
 
     let engine =
@@ -205,8 +207,12 @@ async fn files_come_change_and_go_without_a_restart() {
     let broken = listed["broken"].clone().expect("it is wrong");
     assert!(broken.contains("broken.sql:12:") && broken.contains("duration"), "{broken}");
     assert!(listed["cost_daily"].clone().is_some_and(|error| error.contains("is one of the product's own")));
+    assert!(listed["llm_calls"].clone().is_some_and(|error| error.ends_with("name llm_calls is that of a view")));
     assert_eq!((&listed["quarters"], &listed["a_long"]), (&None, &None));
 
+    // What is wrong is not tried again before anything changes.
+    let found = read_folder(&folder).expect("it can be read");
+    assert_eq!(rollups.state.lock().take_in(found), []);
     write("broken.sql", &quarters.replace("name: quarters", "name: broken"));
     write("quarters.sql", &quarters.replace("count(*) AS spans", "count(*) AS spans, max(duration_ns) AS longest"));
     std::fs::remove_file(folder.join("a_long.sql")).expect("it is there");
